@@ -1,0 +1,81 @@
+"""State a claim about spectra as data, and let the engine try to break it.
+
+`check` tries random instances, `attack` searches for a violation by gradient, `ablate` repeats that search with a
+hypothesis dropped and must succeed, `certify` decides signs in ball arithmetic, `order` measures a convergence order.
+``python -m rdm_jax.claims FILE...`` runs all of it on statements of your own (docs/claims.md).
+
+Needs float64 (``jax.config.update("jax_enable_x64", True)``) and the extra ``proofs``.
+"""
+
+from rdm_jax.claims import balls, families
+from rdm_jax.claims.certify import (
+    Certificate,
+    CertifyResult,
+    Counterexample,
+    certify,
+    certify_instance,
+    certify_suspects,
+    counterexample,
+)
+from rdm_jax.claims.claim import (
+    STRATA,
+    Ablation,
+    Claim,
+    Conclusion,
+    DomainCondition,
+    Figure,
+    Hypothesis,
+    Order,
+    Statement,
+    Stratum,
+)
+from rdm_jax.claims.order import OrderResult, order
+from rdm_jax.claims.predicates import at_least, nearly_nondecreasing, nearly_nonincreasing, nondecreasing, nonincreasing, on
+from rdm_jax.claims.search import (
+    Batch,
+    CheckResult,
+    SearchResult,
+    Worst,
+    ablate,
+    attack,
+    batches,
+    check,
+)
+
+__all__ = [
+    "STRATA",
+    "Ablation",
+    "Batch",
+    "Certificate",
+    "CertifyResult",
+    "CheckResult",
+    "Claim",
+    "Conclusion",
+    "Counterexample",
+    "DomainCondition",
+    "Figure",
+    "Hypothesis",
+    "Order",
+    "OrderResult",
+    "SearchResult",
+    "Statement",
+    "Stratum",
+    "Worst",
+    "ablate",
+    "at_least",
+    "attack",
+    "balls",
+    "batches",
+    "certify",
+    "certify_instance",
+    "certify_suspects",
+    "check",
+    "counterexample",
+    "families",
+    "nearly_nondecreasing",
+    "nearly_nonincreasing",
+    "nondecreasing",
+    "nonincreasing",
+    "on",
+    "order",
+]

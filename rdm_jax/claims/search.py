@@ -1,0 +1,331 @@
+"""The float side of the engine: random instances (`check`) and the gradient search (`attack`, `ablate`).
+
+Everything is float64 and vectorised. All restarts of a search run at once in one compiled loop, and
+dropping a hypothesis is a run-time switch, so the statement and all its ablations share that loop.
+"""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rdm_jax.claims.claim import Ablation, Claim, Instance, Raw, Stratum
+from rdm_jax.claims.tape import Tape, blank_tapes
+from rdm_jax.types import Array
+
+_CHUNK_VALUES = 2**18  # numbers in one array of a chunk: small enough for the cache
+_RESOLVED = 1e4  # a margin is divided by its distance only where rounding is 1e-4 of that distance
+_STEPS = 100
+_LEARNING_RATE = 0.05
+_UNRESOLVED = 1e30
+
+
+class Batch(NamedTuple):
+    """Instances with their free parameters, numbers of modes, validity, margins (n, k) and distances (n, k)."""
+
+    raw: Raw
+    instance: Instance
+    modes: Array
+    valid: Array
+    margin: Array
+    distance: Array
+
+
+class Worst(NamedTuple):
+    """The smallest value of one conclusion and the instance where it was met."""
+
+    value: float
+    modes: int
+    instance: Instance
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckResult:
+    """What random instances showed.
+
+    ``worst`` and ``worst_normalised`` have one entry a conclusion: the smallest margin, and the smallest margin
+    per distance to the equality set. ``negative`` counts margins below minus their stated error.
+    """
+
+    instances: int
+    high_dimensional: int
+    drawn: int
+    undefined: int
+    negative: tuple[int, ...]
+    worst: tuple[Worst | None, ...]
+    worst_normalised: tuple[Worst | None, ...]
+    sample: tuple[Batch, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What the gradient search found: ``best`` (normalised) and ``lowest`` (raw) margins, one a conclusion.
+
+    ``suspects`` are the end points whose raw float margin is negative: only `certify` can tell whether they are violations.
+    """
+
+    starts: int
+    undefined: int
+    best: tuple[Worst | None, ...]
+    lowest: tuple[Worst | None, ...]
+    suspects: tuple[tuple[int, Worst], ...]
+
+
+def require_x64() -> None:
+    """Raise unless float64 is enabled: margins near equality mean nothing in float32."""
+    if not jax.config.jax_enable_x64:
+        raise ValueError("claims are decided in float64: call jax.config.update('jax_enable_x64', True) at start-up")
+
+
+def generator(claim_name: str, purpose: str, seed: int) -> np.random.Generator:
+    """Random numbers that depend on the seed and on what they are for, not on the order in which things run."""
+    return np.random.Generator(np.random.Philox([seed, zlib.crc32(f"{claim_name}/{purpose}".encode())]))
+
+
+def _distance(claim: Claim, instance: Instance) -> Array:
+    ones = jnp.ones(len(claim.conclusions))
+    return ones if claim.distance is None else jnp.broadcast_to(claim.distance(instance), ones.shape)
+
+
+def _errors(claim: Claim) -> np.ndarray:
+    return np.array([conclusion.error for conclusion in claim.conclusions])
+
+
+def _valid(claim: Claim, instance: Instance, required: Array) -> Array:
+    if not claim.hypotheses:
+        return jnp.asarray(True)
+    held = jnp.stack([jnp.all(hypothesis.holds(instance)) for hypothesis in claim.hypotheses])
+    return jnp.all(held | ~required)
+
+
+def _switches(claim: Claim, ablation: Ablation | None) -> tuple[Array, Array]:
+    """Which ablation is on, and which hypotheses are still required."""
+    dropped = jnp.array([a is ablation for a in claim.ablations], dtype=bool)
+    drops = ablation.drops if ablation else ()
+    return dropped, jnp.array([h.name not in drops for h in claim.hypotheses], dtype=bool)
+
+
+def _build(claim: Claim, raw: Raw, dropped: Array) -> Instance:
+    return claim.build(raw, {a.name: dropped[i] for i, a in enumerate(claim.ablations)})
+
+
+def _normalised(claim: Claim, margin: Array, distance: Array) -> Array:
+    """Margin per distance where that can be resolved in float64, a large constant elsewhere."""
+    resolved = distance > _RESOLVED * _errors(claim)
+    return jnp.where(resolved, margin / jnp.where(resolved, distance, 1.0), _UNRESOLVED)
+
+
+def _sample(claim: Claim, stratum: Stratum, vectors: Array, scalars: Array) -> tuple[Raw, Array]:
+    tape = Tape(vectors, scalars)
+    modes = jnp.array(stratum.dims)[tape.integer(0, len(stratum.dims))]
+    return claim.sample(tape, modes), modes
+
+
+@functools.lru_cache(maxsize=8)
+def _drawer(claim: Claim, stratum: Stratum) -> Any:
+    dropped, required = _switches(claim, None)
+
+    def one(vectors: Array, scalars: Array) -> Batch:
+        raw, modes = _sample(claim, stratum, vectors, scalars)
+        instance = _build(claim, raw, dropped)
+        valid = _valid(claim, instance, required)
+        return Batch(raw, instance, modes, valid, claim.margin(instance), _distance(claim, instance))
+
+    return jax.jit(jax.vmap(one))
+
+
+def batches(claim: Claim, stratum: Stratum, instances: int, seed: int, purpose: str = "check") -> Iterator[Batch]:
+    """Batches of random instances until ``instances`` have been drawn (rounded up to whole batches of one size)."""
+    count = _CHUNK_VALUES // stratum.width
+    draw = _drawer(claim, stratum)
+    random = generator(claim.name, f"{purpose}/{stratum.width}", seed)
+    for _ in range(-(-instances // count)):
+        yield jax.tree.map(np.asarray, draw(*blank_tapes(random, count, claim.rows, stratum.width)))
+
+
+def _take(batch: Batch, column: np.ndarray, index: int) -> Worst:
+    instance = jax.tree.map(lambda leaf: leaf[index], batch.instance)
+    return Worst(float(column[index]), int(batch.modes[index]), instance)
+
+
+def _lower(current: Worst | None, batch: Batch, column: np.ndarray) -> Worst | None:
+    index = int(np.argmin(column))
+    if column[index] >= _UNRESOLVED or (current is not None and current.value <= column[index]):
+        return current
+    return _take(batch, column, index)
+
+
+def check(claim: Claim, *, instances: int = 2**19, seed: int = 0) -> CheckResult:
+    """Try a claim on random instances that satisfy its hypotheses; keep the worst of them.
+
+    Args:
+      claim: the claim.
+      instances: how many to draw, over all strata of the claim.
+      seed: the same seed gives the same numbers on the same machine.
+
+    Returns:
+      A `CheckResult`. Instances that fail a hypothesis are counted as drawn, not as instances.
+
+    Raises:
+      ValueError: float64 is not enabled, or no valid instance was drawn.
+    """
+    require_x64()
+    errors, size = _errors(claim), len(claim.conclusions)
+    valid = high = drawn = undefined = 0
+    negative = np.zeros(size, int)
+    worst: list[Worst | None] = [None] * size
+    normalised: list[Worst | None] = [None] * size
+    sample: list[Batch] = []
+    for stratum in claim.strata:
+        for number, batch in enumerate(batches(claim, stratum, round(instances * stratum.share), seed)):
+            ok = batch.valid[:, None]
+            margin = np.where(ok, batch.margin, _UNRESOLVED)
+            ratio = np.where(ok, np.asarray(_normalised(claim, batch.margin, batch.distance)), _UNRESOLVED)
+            drawn += len(batch.valid)
+            valid += int(batch.valid.sum())
+            high += int((batch.valid & (batch.modes >= 32)).sum())
+            undefined += int(np.any(ok & ~np.isfinite(batch.margin), axis=1).sum())
+            negative += (margin < -errors).sum(axis=0)
+            margin, ratio = (np.nan_to_num(a, nan=_UNRESOLVED) for a in (margin, ratio))
+            worst = [_lower(worst[i], batch, margin[:, i]) for i in range(size)]
+            normalised = [_lower(normalised[i], batch, ratio[:, i]) for i in range(size)]
+            if number == 0:
+                sample.append(batch)
+    if valid == 0:
+        raise ValueError(f"claim {claim.name}: none of {drawn} drawn instances satisfies the hypotheses")
+    return CheckResult(
+        valid, high, drawn, undefined, tuple(map(int, negative)), tuple(worst), tuple(normalised), tuple(sample)
+    )
+
+
+class _Track(NamedTuple):
+    """The best point of every restart so far: its value, and its instance."""
+
+    value: Array
+    instance: Instance
+
+
+def _keep(track: _Track, value: Array, instance: Instance) -> _Track:
+    better = value < track.value
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)
+
+    return _Track(jnp.where(better, value, track.value), jax.tree.map(choose, instance, track.instance))
+
+
+def _is_free(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def _split(raw: Raw) -> tuple[Any, Any]:
+    free = jax.tree.map(lambda leaf: leaf if _is_free(leaf) else None, raw)
+    return free, jax.tree.map(lambda leaf: None if _is_free(leaf) else leaf, raw)
+
+
+def _join(free: Any, fixed: Any) -> Raw:
+    return jax.tree.map(lambda a, b: b if a is None else a, free, fixed, is_leaf=lambda leaf: leaf is None)
+
+
+@functools.lru_cache(maxsize=8)
+def _searcher(claim: Claim) -> Any:
+    """The compiled search: (raw, switches) -> (undefined points, best ratios and lowest margins with their instances)."""
+    optimizer = optax.adam(_LEARNING_RATE)
+
+    def objective(free: Any, fixed: Any, which: Array, dropped: Array, required: Array) -> Any:
+        instance = _build(claim, _join(free, fixed), dropped)
+        margin = claim.margin(instance)
+        ratio = _normalised(claim, margin, _distance(claim, instance))[which]
+        return ratio, (_valid(claim, instance, required), margin[which], instance)
+
+    gradient = jax.vmap(jax.value_and_grad(objective, has_aux=True), in_axes=(0, 0, 0, None, None))
+
+    def search(raw: Raw, instance: Instance, target: Array, dropped: Array, required: Array) -> Any:
+        free, fixed = _split(raw)
+        nothing = _Track(jnp.full(target.shape, jnp.inf), instance)
+
+        def step(carry: Any, _: None) -> Any:
+            free, state, best, lowest, undefined = carry
+            (ratio, (valid, margin, instance)), slope = gradient(free, fixed, target, dropped, required)
+            best = _keep(best, jnp.where(valid, ratio, jnp.inf), instance)
+            lowest = _keep(lowest, jnp.where(valid, margin, jnp.inf), instance)
+            undefined += jnp.sum(valid & ~jnp.isfinite(margin))
+            slope = jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, 0.0), slope)
+            updates, state = optimizer.update(slope, state)
+            return (optax.apply_updates(free, updates), state, best, lowest, undefined), None
+
+        carry = (free, optimizer.init(free), nothing, nothing, jnp.zeros((), int))
+        _, _, best, lowest, undefined = jax.lax.scan(step, carry, None, length=_STEPS)[0]
+        return undefined, best, lowest
+
+    return jax.jit(search)
+
+
+def _starting_points(claim: Claim, stratum: Stratum, count: int, seed: int) -> Batch:
+    drawn = list(batches(claim, stratum, count, seed, purpose="attack"))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *drawn)
+
+
+def _search(claim: Claim, ablation: Ablation | None, starts: int, seed: int) -> SearchResult:
+    require_x64()
+    size = len(claim.conclusions)
+    best: list[Worst | None] = [None] * size
+    lowest: list[Worst | None] = [None] * size
+    suspects: list[tuple[int, Worst]] = []
+    undefined = total = 0
+    for stratum, count in zip(claim.strata, _starts(claim, starts), strict=True):
+        begin = _starting_points(claim, stratum, count, seed)
+        which = np.arange(count) % size
+        found = _searcher(claim)(begin.raw, begin.instance, which, *_switches(claim, ablation))
+        bad, *tracks = jax.tree.map(np.asarray, found)
+        undefined, total = undefined + int(bad), total + count
+        for i in range(size):
+            for record, track in zip((best, lowest), tracks, strict=True):
+                value = np.nan_to_num(track.value, nan=_UNRESOLVED, posinf=_UNRESOLVED)
+                batch = begin._replace(instance=track.instance)
+                record[i] = _lower(record[i], batch, np.where(which == i, value, _UNRESOLVED))
+        low = tracks[1]
+        batch = begin._replace(instance=low.instance)
+        suspects += [(int(which[i]), _take(batch, low.value, i)) for i in np.flatnonzero(low.value < 0)]
+    return SearchResult(total, undefined, tuple(best), tuple(lowest), tuple(suspects))
+
+
+def _starts(claim: Claim, starts: int) -> list[int]:
+    """Restarts for each stratum: seven in eight in the first (small) one, the others share the rest."""
+    others = [starts // (8 * (len(claim.strata) - 1)) for _ in claim.strata[1:]]
+    return [starts - sum(others), *others]
+
+
+def attack(claim: Claim, *, starts: int = 4096, seed: int = 0) -> SearchResult:
+    """Search for a violation by gradient descent on the normalised margin, all restarts at once.
+
+    The hypotheses are built in by the claim's parametrisation, so every point of the search satisfies them.
+
+    Args:
+      claim: the claim.
+      starts: restarts; each attacks one conclusion, in turn.
+      seed: the same seed gives the same numbers on the same machine.
+
+    Returns:
+      A `SearchResult`; whether a negative float margin is a violation is for `certify` to say.
+
+    Raises:
+      ValueError: float64 is not enabled.
+    """
+    return _search(claim, None, starts, seed)
+
+
+def ablate(claim: Claim, ablation: Ablation, *, starts: int = 4096, seed: int = 0) -> SearchResult:
+    """The search of `attack` with the same budget, with the hypotheses that ``ablation`` names dropped.
+
+    Its suspects are the candidates for a counterexample that `rdm_jax.claims.counterexample` shortens and certifies.
+    """
+    if ablation not in claim.ablations:
+        raise ValueError(f"claim {claim.name} has no ablation {ablation.name!r}: {[a.name for a in claim.ablations]}")
+    return _search(claim, ablation, starts, seed)
