@@ -107,12 +107,15 @@ def ball_margin(c):
 
 
 def distance(c):
-    """||q_p - q_t||_1^2 in each convention: by S4 the first margin is at least half of it."""
+    """||q_p - q_t||_1^2 in each convention: by S4 the first margin is at least half of it.
+
+    At order 0 equality is wider; numerical ranks are integers, and their equality is not characterised.
+    """
     t, p = c.spectrum, filtered(c)
     eig = jnp.sum(jnp.abs(t / jnp.sum(t) - p / jnp.sum(p))) ** 2
     t, p = jnp.sqrt(t), c.gains * jnp.sqrt(c.spectrum)
     sv = jnp.sum(jnp.abs(t / jnp.sum(t) - p / jnp.sum(p))) ** 2
-    return jnp.stack([eig, sv, eig, eig, eig, jnp.ones(())])
+    return jnp.stack([eig, sv, jnp.minimum(c.order, 1.0) * eig, eig, eig, jnp.zeros(())])
 
 
 def equality(c):

@@ -1,0 +1,297 @@
+"""What a run leaves behind: a table for the terminal, JSON, figures and one self-contained HTML page."""
+
+import base64
+import html
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import jax
+from rich import box
+from rich.table import Table
+
+Record = Mapping[str, Any]
+
+VERDICT_STYLE = {"holds": "green", "fails": "bold red", "undecided": "bold yellow", "not run": "dim"}
+_PACKAGES = ("rdm_jax", "jax", "jaxlib", "numpy", "optax", "python-flint", "matplotlib")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit and hardware: what a number needs beside it to be believed."""
+
+    def version(package: str) -> str | None:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    def commit() -> str | None:
+        try:
+            folder = Path(__file__).parent
+            call = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+            return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    return {
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in _PACKAGES},
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.default_backend()}",
+    }
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: to a temporary neighbour first, then renamed."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def dumps(value: Any) -> str:
+    """JSON that a person can read: short lists on one line, keys in order of writing."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
+# ---------------------------------------------------------------------------------------------- a line a statement
+
+
+def _smallest(records: Iterable[Record], stage: str, preferred: str, otherwise: str) -> float | None:
+    """The smallest margin of the inequalities: normalised where that was resolved, raw where it nowhere was."""
+    for track in (preferred, otherwise):
+        found = [
+            claim[stage][track][conclusion["name"]]
+            for claim in records
+            for conclusion in claim["conclusions"]
+            if conclusion["kind"] == "inequality"
+        ]
+        if any(found):
+            return min(met["value"] for met in found if met)
+    return None
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """The figures of one statement's row: counts, smallest margins, verdict and time."""
+    claims = record["claims"]
+    ablations = [ablation for claim in claims for ablation in claim["ablations"]]
+    return {
+        "instances": sum(claim["check"]["instances"] for claim in claims),
+        "worst": _smallest(claims, "check", "worst_normalised", "worst"),
+        "attack": _smallest(claims, "attack", "best", "lowest"),
+        "ablations": (sum(a["counterexample"] is not None for a in ablations), len(ablations)),
+        "certified": sum(claim["certify"]["instances"] for claim in claims),
+        "orders": [order["slope"] for order in record["orders"]],
+        "verdict": record["verdict"],
+    }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _cells(record: Record, seconds: float | None) -> list[str]:
+    row = summary(record)
+    found, tried = row["ablations"]
+    orders = row["orders"]
+    return [
+        f"{row['instances']:,}" if row["instances"] else "",
+        _number(row["worst"]),
+        _number(row["attack"]),
+        f"{found}/{tried}" if tried else "",
+        f"{row['certified']:,}" if row["certified"] else "",
+        ", ".join(f"{slope:.2f}" for slope in orders[:2]) + (", ..." if len(orders) > 2 else ""),
+        row["verdict"],
+        "" if seconds is None else f"{seconds:.1f}",
+    ]
+
+
+_COLUMNS = ("instances", "worst", "attack", "ablated", "certified", "order", "verdict", "sec")
+
+
+def table(records: Sequence[Record], seconds: Mapping[str, float]) -> Table:
+    """The closing table, 100 columns wide at most."""
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title_justify="left")
+    out.add_column("statement", no_wrap=True, max_width=26, overflow="ellipsis")
+    for name in _COLUMNS:
+        out.add_column(name, justify="left" if name in ("order", "verdict") else "right", no_wrap=name != "order")
+    for record in records:
+        cells = _cells(record, seconds.get(record["name"]))
+        style = VERDICT_STYLE[record["verdict"]]
+        cells[6] = f"[{style}]{cells[6]}[/]"
+        out.add_row(f"{record['name']:<4}{record['title']}", *cells)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------- the HTML page
+
+
+def _tag(name: str, content: str, **attributes: str) -> str:
+    pairs = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items())
+    return f"<{name}{pairs}>{content}</{name}>"
+
+
+def _rows(header: Sequence[str], rows: Iterable[Sequence[str]], **attributes: str) -> str:
+    """An HTML table of ready-made cells."""
+    head = _tag("thead", _tag("tr", "".join(_tag("th", name, scope="col") for name in header)))
+    body = "".join(_tag("tr", "".join(_tag("td", cell) for cell in row)) for row in rows)
+    return _tag("div", _tag("table", head + _tag("tbody", body), **attributes), class_="wide")
+
+
+def _verdict(verdict: str) -> str:
+    return _tag("span", verdict, class_=f"verdict {verdict.replace(' ', '-')}")
+
+
+def _values(entries: Any) -> str:
+    """The data of an instance, flat lists as (a, b, c), long ones cut."""
+    if not isinstance(entries, list):
+        return html.escape(str(entries))
+    shown = [_values(entry) for entry in entries[:10]]
+    return "(" + ", ".join(shown + (["&hellip;"] if len(entries) > 10 else [])) + ")"
+
+
+def _instance(instance: Record) -> str:
+    return "; ".join(f"{html.escape(name)} = {_values(value)}" for name, value in instance.items())
+
+
+def _counterexample(found: Record | None) -> str:
+    if found is None:
+        return _tag("strong", "none found")
+    where = f"{html.escape(found['conclusion'])}: margin {html.escape(found['margin'])} at "
+    return where + _tag("span", _instance(found["instance"]), class_="exact")
+
+
+def _conclusions(claim: Record) -> str:
+    def cell(stage: str, track: str, name: str) -> str:
+        met = claim[stage][track][name]
+        return f"{met['value']:.3g} <small>({met['modes']} modes)</small>" if met else "&ndash;"
+
+    def row(conclusion: Record) -> list[str]:
+        name = conclusion["name"]
+        kind = "= 0" if conclusion["kind"] == "identity" else "&ge; 0"
+        cells = [cell("check", "worst", name), cell("check", "worst_normalised", name), cell("attack", "best", name)]
+        return [f"{html.escape(name)} {kind}", *cells, f"{conclusion['error']:.0e}"]
+
+    header = ("margin", "worst sampled", "worst per distance to equality", "attack, per distance", "stated float error")
+    return _rows(header, map(row, claim["conclusions"]))
+
+
+def _claim_counts(claim: Record) -> str:
+    check, attack, certificate = claim["check"], claim["attack"], claim["certify"]
+    negative = attack["negative_floats"]
+    decided = certificate["holds"] + certificate["fails"] + certificate["undecided"]
+    return _tag(
+        "p",
+        f"{check['instances']:,} random instances, {check['high_dimensional']:,} of them with 32 modes or more. "
+        f"Attacked from {attack['starts']:,} starts; {sum(negative.values()):,} margins came out negative in floats, and "
+        f"ball arithmetic says of them: {negative['holds']:,} hold, {negative['fails']:,} fail, "
+        f"{negative['undecided']:,} undecided. Certified on {certificate['instances']:,} instances ({decided:,} margins): "
+        f"{certificate['holds']:,} hold ({certificate['equality']:,} as equalities), {certificate['fails']:,} fail, "
+        f"{certificate['undecided']:,} undecided; float margins deviate from their balls by at most "
+        f"{certificate['deviation']:.2g} of their stated error.",
+    )
+
+
+def _claim_section(claim: Record) -> str:
+    assumptions = "".join(
+        _tag("li", f"<b>{html.escape(h['name'])}</b>: {html.escape(h['text'])}") for h in claim["hypotheses"]
+    )
+    parts = [_tag("h3", f"{html.escape(claim['name'])} {_verdict(claim['verdict'])}")]
+    parts += [_tag("p", html.escape(claim["statement"])), _tag("ul", assumptions)]
+    parts += [_reasons(claim["reasons"]), _claim_counts(claim), _conclusions(claim)]
+    if claim["attack"]["counterexample"]:
+        parts.append(_tag("p", "Counterexample: " + _counterexample(claim["attack"]["counterexample"])))
+    if claim["ablations"]:
+        rows = ([html.escape(a["text"]), ", ".join(map(html.escape, a["drops"])), _counterexample(a["counterexample"])]
+                for a in claim["ablations"])
+        parts.append(_rows(("instead", "drops", "certified counterexample"), rows))
+    if claim["domain"]:
+        rows = ([html.escape(d["name"]), html.escape(d["error"] or "no error: a failure")] for d in claim["domain"])
+        parts.append(_rows(("domain condition", "the error it raises"), rows))
+    return "".join(parts)
+
+
+def _reasons(reasons: Sequence[str]) -> str:
+    return _tag("ul", "".join(_tag("li", html.escape(reason)) for reason in reasons), class_="reasons") if reasons else ""
+
+
+def _orders(orders: Sequence[Record]) -> str:
+    if not orders:
+        return ""
+    rows = (
+        [
+            f"{html.escape(o['name'])}: {html.escape(o['statement'])}",
+            f"{o['claimed']:g}",
+            f"{o['slope']:.3f} &plusmn; {o['standard_error']:.3f}",
+            f"{o['sizes'][0]:g} &hellip; {o['sizes'][-1]:g}",
+            f"{o['instances']:,}",
+            _verdict(o["verdict"]),
+        ]
+        for o in orders
+    )
+    return _rows(("asymptotic statement", "claimed slope", "measured", "sizes", "instances", "verdict"), rows)
+
+
+def _figure(record: Record, image: bytes | None) -> str:
+    if image is None:
+        return ""
+    source = "data:image/png;base64," + base64.b64encode(image).decode()
+    caption = html.escape(record["caption"] or "")
+    return f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _section(record: Record, image: bytes | None) -> str:
+    title = f"{html.escape(record['name'])} &middot; {html.escape(record['title'])} {_verdict(record['verdict'])}"
+    parts = [_tag("h2", title)]
+    if record["text"]:
+        parts.append(_tag("blockquote", html.escape(record["text"])))
+    if "error" in record:
+        parts.append(_tag("pre", html.escape(record["error"])))
+    parts += [_claim_section(claim) for claim in record["claims"]]
+    parts += [_orders(record["orders"]), _figure(record, image)]
+    for label, key in (("Source", "source"), ("Not checked", "not_checked")):
+        if record[key]:
+            parts.append(_tag("p", f"<b>{label}.</b> {html.escape(record[key])}"))
+    return _tag("section", "".join(parts), id=record["name"])
+
+
+def page(results: Record, seconds: Mapping[str, float], images: Mapping[str, bytes]) -> str:
+    """One HTML page that needs nothing but itself: no network, no script, no other file."""
+    records = results["statements"]
+    header = ("statement", *_COLUMNS)
+    rows = []
+    for record in records:
+        name = html.escape(record["name"])
+        cells = _cells(record, seconds.get(record["name"]))
+        cells[6] = _verdict(cells[6])
+        rows.append([f'<a href="#{name}">{name}</a> {html.escape(record["title"])}', *cells])
+    run = results["run"]
+    packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items() if version)
+    facts = f"Python {run['python']}, {packages}; commit {run['commit']}; {run['machine']}; seed {results['config']['seed']}"
+    template = Template(resources.files("rdm_jax.claims").joinpath("report.html").read_text())
+    return template.substitute(
+        title=html.escape(results["title"]),
+        outcome=html.escape(outcome(records)),
+        facts=html.escape(facts),
+        summary=_rows(header, rows, class_="summary"),
+        sections="".join(_section(record, images.get(record["name"])) for record in records),
+    )
+
+
+def outcome(records: Sequence[Record]) -> str:
+    """The run in one sentence."""
+    count = {verdict: sum(r["verdict"] == verdict for r in records) for verdict in VERDICT_STYLE}
+    instances = sum(summary(r)["instances"] for r in records)
+    said = ", ".join(f"{count[verdict]} {word}" for verdict, word in _WORDS.items() if count[verdict])
+    return f"{len(records)} statements: {said}; {instances:,} random instances."
+
+
+_WORDS = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not run": "not run"}
