@@ -48,7 +48,7 @@ def as_features(value: ArrayLike, name: str = "features") -> tuple[Array, Flag]:
             f"{name} must have shape (n, d) with n, d >= 1, got {array.shape}; "
             "flatten leading axes with x.reshape(-1, x.shape[-1])"
         )
-    finite = jnp.all(jnp.isfinite(array))
+    finite = _all_finite(array)
     require(finite, f"{name} of shape {array.shape} hold NaN or inf; drop those rows or find what made them")
     return array, finite
 
@@ -65,15 +65,26 @@ def as_spectrum(value: ArrayLike, name: str = "spectrum") -> tuple[Array, Flag]:
     array = as_floating(value, name)
     if array.ndim < 1 or array.shape[-1] == 0:
         raise ValueError(f"{name} needs at least one value on its last axis, got shape {array.shape}")
-    finite = jnp.all(jnp.isfinite(array), axis=-1)
+    cleaned, finite, nonnegative, nonzero = _inspected(array)
     require(finite, f"{name} of shape {array.shape} holds NaN or inf; check what it was computed from")
-    nonnegative = jnp.min(array, axis=-1) >= -rounding(array)
     require(
         nonnegative,
         f"{name} has a negative value beyond rounding: it must be eigenvalues of a second moment or "
         "covariance, which are nonnegative (use rdm_jax.spectra.eigenvalues)",
     )
-    nonzero = jnp.max(array, axis=-1) > 0
     require(nonzero, f"{name} is all zero: normalising it is undefined (the features have collapsed to the origin)")
+    return cleaned, finite & nonnegative & nonzero
+
+
+# Compiled as one, so that a first eager call does not compile its steps one by one.
+@jax.jit
+def _inspected(array: Array) -> tuple[Array, Flag, Flag, Flag]:
+    finite = jnp.all(jnp.isfinite(array), axis=-1)
+    nonnegative = jnp.min(array, axis=-1) >= -rounding(array)
     # A zero itself passes, so that gradients reach it: those of a sum or a maximum do not vanish there.
-    return jnp.where(array < 0, 0, array), finite & nonnegative & nonzero
+    return jnp.where(array < 0, 0, array), finite, nonnegative, jnp.max(array, axis=-1) > 0
+
+
+@jax.jit
+def _all_finite(array: Array) -> Flag:
+    return jnp.all(jnp.isfinite(array))

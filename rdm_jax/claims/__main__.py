@@ -20,6 +20,7 @@ from rdm_jax.claims.verify import Budget
 EXIT = {"holds": 0, "fails": 1, "undecided": 3}
 BAD_USAGE = 2
 _MARK = "results.json"
+_TITLES = {"proofs_numeric": "Rank Differential Mechanism: the statements, verified numerically"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +58,19 @@ class _Terminated(BaseException):
 def _choose(available: Mapping[str, Path], names: tuple[str, ...]) -> dict[str, Path]:
     for name in names:
         if name not in available:
-            near = difflib.get_close_matches(name.upper(), available, n=1, cutoff=0.3)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            folded = {known.lower(): known for known in available}
+            near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.3)
+            hint = f"; did you mean {folded[near[0]]}?" if near else "."
             raise UsageError(f"no statement named {name!r}{hint} There are {', '.join(available)}.")
     return {name: path for name, path in available.items() if not names or name in names}
 
 
-def _prepare(options: Options, title: str) -> Path:
+def _prepare(options: Options, module: str) -> Path:
     for name in ("instances", "starts", "certified", "workers"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name} must be at least 1, got {getattr(options, name)}")
     suffix = "-".join(("", *options.only))
-    out = options.out or Path("results") / f"{title.replace(' ', '-')}{suffix}"
+    out = options.out or Path("results") / f"{module}{suffix}"
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: --out must name a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
@@ -138,7 +140,7 @@ def _raise_terminated(*_: Any) -> None:
     raise _Terminated
 
 
-def _verify(title: str, options: Options, files: Mapping[str, Path], out: Path, console: Console) -> int:
+def _verify(module: str, options: Options, files: Mapping[str, Path], out: Path, console: Console) -> int:
     budget = Budget(options.instances, options.starts, options.certified)
     records: dict[str, Any] = {}
     code = None
@@ -154,7 +156,7 @@ def _verify(title: str, options: Options, files: Mapping[str, Path], out: Path, 
     except _Terminated:
         code = 128 + signal.SIGTERM
     seconds = {name: record["seconds"] for name, record in records.items()}
-    results = _assemble(title, options, files, records)
+    results = _assemble(_TITLES.get(module, module), options, files, records)
     _save(out, results, seconds)
     console.print(report.table(results["statements"], seconds))
     console.print(report.outcome(results["statements"]))
@@ -169,12 +171,12 @@ def _verify(title: str, options: Options, files: Mapping[str, Path], out: Path, 
     return code if code is not None else max((EXIT[v] for v in verdicts), key=lambda c: (c == 1, c), default=0)
 
 
-def main(files: Mapping[str, Path], title: str, arguments: list[str] | None = None) -> int:
-    """The command line over a set of statement files; returns the exit code.
+def main(files: Mapping[str, Path], module: str, arguments: list[str] | None = None) -> int:
+    """The command line ``python -m module`` over a set of statement files; returns the exit code.
 
     0: all hold; 1: a statement fails; 2: bad usage; 3: undecided; 128 + n: stopped by signal n, with a partial report.
     """
-    options = tyro.cli(Options, args=arguments, prog=f"python -m {title}" if title else None)
+    options = tyro.cli(Options, args=arguments, prog=f"python -m {module}")
     console = Console(width=None if sys.stdout.isatty() else 100)
     try:
         if options.explain:
@@ -185,14 +187,27 @@ def main(files: Mapping[str, Path], title: str, arguments: list[str] | None = No
             for name, words in _titles(chosen).items():
                 console.print(f"{name:<4} {words}", highlight=False)
             return 0
-        return _verify(title, options, chosen, _prepare(options, title), console)
+        return _verify(module, options, chosen, _prepare(options, module), console)
     except (UsageError, runner.StatementError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_USAGE
 
 
+def own(arguments: list[str]) -> int:
+    """Statement files first, then options; returns the exit code of `main`."""
+    files = [argument for argument in arguments if argument.endswith(".py")]
+    options = [argument for argument in arguments if not argument.endswith(".py")]
+    try:
+        if not files and not {"-h", "--help"} & set(options):
+            raise UsageError("name a statement file: python -m rdm_jax.claims FILE.py ... [options]")
+        named = {runner.load_statement(path).name: Path(path) for path in files}
+        if len(named) < len(files):
+            raise UsageError(f"two of the files define a statement of the same name: {', '.join(files)}")
+    except (UsageError, runner.StatementError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_USAGE
+    return main(named, "rdm_jax.claims", options)
+
+
 if __name__ == "__main__":
-    positional = [a for a in sys.argv[1:] if a.endswith(".py")]
-    own = {runner.load_statement(Path(a)).name: Path(a) for a in positional}
-    rest = [a for a in sys.argv[1:] if a not in positional]
-    sys.exit(main(own, "own claims", rest))
+    sys.exit(own(sys.argv[1:]))

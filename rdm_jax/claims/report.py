@@ -95,39 +95,40 @@ def summary(record: Record) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else f"{value:.2g}"
 
 
 def _cells(record: Record, seconds: float | None) -> list[str]:
     row = summary(record)
-    found, tried = row["ablations"]
-    orders = row["orders"]
+    (found, tried), orders = row["ablations"], row["orders"]
     return [
-        f"{row['instances']:,}" if row["instances"] else "",
+        f"{row['instances'] / 1e6:.2f} M" if row["instances"] else "",
         _number(row["worst"]),
         _number(row["attack"]),
         f"{found}/{tried}" if tried else "",
         f"{row['certified']:,}" if row["certified"] else "",
-        ", ".join(f"{slope:.2f}" for slope in orders[:2]) + (", ..." if len(orders) > 2 else ""),
+        (f"{orders[0]:.2f}" if orders else "") + (f" +{len(orders) - 1}" if len(orders) > 1 else ""),
         row["verdict"],
         "" if seconds is None else f"{seconds:.1f}",
     ]
 
 
 _COLUMNS = ("instances", "worst", "attack", "ablated", "certified", "order", "verdict", "sec")
+_LEFT = ("order", "verdict")
 
 
 def table(records: Sequence[Record], seconds: Mapping[str, float]) -> Table:
-    """The closing table, 100 columns wide at most."""
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title_justify="left")
-    out.add_column("statement", no_wrap=True, max_width=26, overflow="ellipsis")
-    for name in _COLUMNS:
-        out.add_column(name, justify="left" if name in ("order", "verdict") else "right", no_wrap=name != "order")
-    for record in records:
-        cells = _cells(record, seconds.get(record["name"]))
-        style = VERDICT_STYLE[record["verdict"]]
-        cells[6] = f"[{style}]{cells[6]}[/]"
-        out.add_row(f"{record['name']:<4}{record['title']}", *cells)
+    """The closing table; only the titles are cut where the terminal is narrow."""
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
+    out.add_column("statement", no_wrap=True, overflow="ellipsis", ratio=1)
+    rows = [_cells(record, seconds.get(record["name"])) for record in records]
+    for i, name in enumerate(_COLUMNS):
+        width = max(len(name), *(len(row[i]) for row in rows))
+        out.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True, min_width=width + 1)
+    widest = max(len(record["name"]) for record in records)
+    for record, cells in zip(records, rows, strict=True):
+        cells[6] = f"[{VERDICT_STYLE[cells[6]]}]{cells[6]}[/]"
+        out.add_row(f"{record['name']:<{widest}} {record['title']}", *cells)
     return out
 
 
@@ -291,7 +292,8 @@ def outcome(records: Sequence[Record]) -> str:
     count = {verdict: sum(r["verdict"] == verdict for r in records) for verdict in VERDICT_STYLE}
     instances = sum(summary(r)["instances"] for r in records)
     said = ", ".join(f"{count[verdict]} {word}" for verdict, word in _WORDS.items() if count[verdict])
-    return f"{len(records)} statements: {said}; {instances:,} random instances."
+    noun = "statement" if len(records) == 1 else "statements"
+    return f"{len(records)} {noun}: {said}; {instances:,} random instances."
 
 
-_WORDS = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not run": "not run"}
+_WORDS = {"holds": "held", "fails": "failed", "undecided": "undecided", "not run": "not run"}

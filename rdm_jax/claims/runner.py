@@ -32,12 +32,13 @@ class StatementError(ValueError):
     """A statement file that can't be used, with the reason in a sentence."""
 
 
-def load_statement(path: Path) -> Statement:
+def load_statement(path: Path | str) -> Statement:
     """The ``STATEMENT`` of a Python file.
 
     Raises:
       StatementError: the file is missing, does not import, or defines no `Statement` named ``STATEMENT``.
     """
+    path = Path(path)
     if not path.is_file():
         raise StatementError(f"no such file: {path}")
     spec = importlib.util.spec_from_file_location(f"statement_{path.stem}", path)

@@ -31,10 +31,10 @@ class Batch(NamedTuple):
 
     raw: Raw
     instance: Instance
-    modes: Array
-    valid: Array
-    margin: Array
-    distance: Array
+    modes: Any
+    valid: Any
+    margin: Any
+    distance: Any
 
 
 class Worst(NamedTuple):
@@ -117,7 +117,7 @@ def _build(claim: Claim, raw: Raw, dropped: Array) -> Instance:
     return claim.build(raw, {a.name: dropped[i] for i, a in enumerate(claim.ablations)})
 
 
-def _normalised(claim: Claim, margin: Array, distance: Array) -> Array:
+def _normalised(claim: Claim, margin: Array | np.ndarray, distance: Array | np.ndarray) -> Array:
     """Margin per distance where that can be resolved in float64, a large constant elsewhere."""
     resolved = distance > _RESOLVED * _errors(claim)
     return jnp.where(resolved, margin / jnp.where(resolved, distance, 1.0), _UNRESOLVED)
@@ -294,7 +294,7 @@ def _search(claim: Claim, ablation: Ablation | None, starts: int, seed: int) -> 
                 record[i] = _lower(record[i], batch, np.where(which == i, value, _UNRESOLVED))
         low = tracks[1]
         batch = begin._replace(instance=low.instance)
-        suspects += [(int(which[i]), _take(batch, low.value, i)) for i in np.flatnonzero(low.value < 0)]
+        suspects += [(int(which[i]), _take(batch, low.value, i)) for i in np.flatnonzero(low.value < 0).tolist()]
     return SearchResult(total, undefined, tuple(best), tuple(lowest), tuple(suspects))
 
 

@@ -4,9 +4,10 @@ Random number generators are most of what XLA would compile in a sampler. Drawn 
 compile, and a sampler is a plain function from uniforms to parameters.
 """
 
-import numpy as np
-
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
 from rdm_jax.types import Array
 
 SCALARS = 64
@@ -20,7 +21,7 @@ class Tape:
       scalars: (64,) uniforms in (0, 1).
     """
 
-    def __init__(self, vectors: Array, scalars: Array) -> None:
+    def __init__(self, vectors: Float[Array, "rows width"], scalars: Float[Array, " scalars"]) -> None:
         self._vectors, self._scalars = vectors, scalars
         self._row = self._column = 0
 
@@ -40,7 +41,7 @@ class Tape:
             raise ValueError(f"the sampler draws more than {self._vectors.shape[0]} vectors: raise the claim's `rows`")
         return self._vectors[self._row - count : self._row]
 
-    def scalar(self, low: float | Array = 0.0, high: float | Array = 1.0) -> Array:
+    def scalar(self, low: float | int | Array = 0.0, high: float | int | Array = 1.0) -> Array:
         """A uniform number in (low, high)."""
         self._column += 1
         if self._column > self._scalars.shape[0]:

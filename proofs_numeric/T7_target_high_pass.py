@@ -1,0 +1,293 @@
+"""T7. A high-pass filter on the target branch raises the effective rank of the features, without view noise."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flint import arb
+
+from proofs_numeric import _common
+from rdm_jax import theory
+from rdm_jax.claims import (
+    Ablation,
+    Claim,
+    Conclusion,
+    DomainCondition,
+    Hypothesis,
+    Statement,
+    at_least,
+    balls,
+    families,
+    nearly_nondecreasing,
+    nondecreasing,
+    nonincreasing,
+    on,
+)
+from rdm_jax.types import Array
+
+LOSSES_AND_CONVENTIONS = (("cosine", "eig"), ("cosine", "sv"), ("squared", "eig"), ("squared", "sv"))
+
+
+def entropy_rates(spectrum, gains, signal):
+    """dH/dt by the library, for both losses and conventions."""
+    rates = {
+        loss: theory.growth_rates(spectrum, target_gains=gains, signal=signal, loss=loss) for loss in ("cosine", "squared")
+    }
+    return jnp.stack([theory.entropy_rate(spectrum, rates[loss], convention=c) for loss, c in LOSSES_AND_CONVENTIONS])
+
+
+def ball_entropy_rates(spectrum, pull):
+    """The same from the table of growth rates: r = h m / lambda - kappa (cosine) or - 1 (squared)."""
+    modes = balls.support(spectrum)
+    kappa = balls.mean([spectrum[i] for i in modes], [pull[i] for i in modes])
+    rates = {"cosine": [x - kappa for x in pull], "squared": [x - 1 for x in pull]}
+    exponents = {"eig": 1, "sv": balls.HALF}
+    return [_common.entropy_rate(spectrum, rates[loss], exponents[c]) for loss, c in LOSSES_AND_CONVENTIONS]
+
+
+def joint_spreads(spectrum, values):
+    """How far the values or the spectrum are from constant, for both conventions."""
+    logs = jnp.log(jnp.where(spectrum > 0, spectrum, 1.0))
+    eig, sv = (_common.joint_spread(values, logs, weights) for weights in (spectrum, jnp.sqrt(spectrum)))
+    return jnp.stack([eig, sv / 2, eig, sv / 2])
+
+
+class Instance(NamedTuple):
+    """Eigenvalues lambda of the features (descending), gains h of the target filter, signal m."""
+
+    spectrum: Array
+    gains: Array
+    signal: Array
+
+
+class Raw(NamedTuple):
+    """Free parameters of an instance; ``cut`` says whether h vanishes at the largest eigenvalue."""
+
+    spectrum: families.Sequence
+    gains: families.Sequence
+    cut: Array
+
+
+def sample(tape, d):
+    spectrum = families.sample_spectrum(tape, d)
+    return Raw(spectrum, families.sample_filter(tape, spectrum, d), tape.scalar() < 0.2)
+
+
+def build(raw, dropped):
+    spectrum = families.descending(raw.spectrum)
+    gains = families.ascending(raw.gains)
+    gains = jnp.where(raw.cut, gains - gains[0], gains)
+    gains = jnp.where(dropped["low-pass"], families.descending(raw.gains), gains)
+    gains = jnp.where(dropped["one gain 1% out of order"], families.out_of_order(gains, raw.gains, up=False), gains)
+    kept = 1 / (1 + jnp.exp(raw.spectrum.free))  # as much of a mode as noise leaves
+    return Instance(spectrum, gains, jnp.where(dropped["view noise"], kept, 1.0) * spectrum)
+
+
+def _scales(c):
+    """The size of the terms of r: h (cosine), h and 1 (squared)."""
+    largest = jnp.max(jnp.where(c.spectrum > 0, c.gains, 0.0))
+    cosine, squared = jnp.where(largest > 0, largest, 1.0), jnp.maximum(largest, 1.0)
+    return jnp.stack([cosine, cosine, squared, squared])
+
+
+def margin(c):
+    return entropy_rates(c.spectrum, c.gains, c.signal) / _scales(c)
+
+
+def ball_margin(c):
+    modes = balls.support(c.spectrum)
+    pull = [h * m / x if not x == 0 else arb(0) for h, m, x in zip(c.gains, c.signal, c.spectrum, strict=True)]
+    largest = max((c.gains[i] for i in modes), key=lambda h: float(h.mid()))
+    cosine, squared = arb(1) if largest == 0 else largest, largest.max(arb(1))
+    rates = ball_entropy_rates(c.spectrum, pull)
+    return [rate / scale for rate, scale in zip(rates, (cosine, cosine, squared, squared), strict=True)]
+
+
+def distance(c):
+    return joint_spreads(c.spectrum, c.gains) / _scales(c)
+
+
+def equality(c):
+    modes = balls.support(c.spectrum)
+    still = _common.constant([c.gains[i] for i in modes]) or _common.constant([c.spectrum[i] for i in modes])
+    return [still] * len(LOSSES_AND_CONVENTIONS)
+
+
+class Noisy(NamedTuple):
+    """Eigenvalues (descending), isotropic noise nu, strength |a| of h = s^a, a < 0; side 1: above the level, -1: below."""
+
+    spectrum: Array
+    noise: Array
+    strength: Array
+    side: Array
+
+
+class RawNoisy(NamedTuple):
+    """Free parameters of a noisy instance; ``room``: root of the log distance from the level."""
+
+    spectrum: families.Sequence
+    room: Array
+    log_strength: Array
+    side: Array
+
+
+def sample_noisy(tape, d):
+    spectrum = families.sample_spectrum(tape, d)._replace(keep=d)
+    side = jnp.where(tape.scalar() < 0.5, 1, -1)
+    return RawNoisy(spectrum, tape.scalar(0.0, 2.0), tape.scalar(-3.0, 2.0), side)
+
+
+def build_noisy(raw, dropped):
+    strength, shape = jnp.exp(jnp.clip(raw.log_strength, -3.0, 2.0)), families.descending(raw.spectrum)
+    room = jnp.where(dropped["level 1% off"], jnp.log(1 / 1.01), raw.room**2)
+    room = jnp.where(dropped["anywhere above the noise"], -(raw.room**2), room)
+    smallest = shape[raw.spectrum.keep - 1]
+    above = jnp.minimum(smallest, smallest / (1 + 2 / strength) * jnp.exp(-room))
+    below = jnp.exp(raw.spectrum.scale)
+    near_floor = below * (1 + 2 / strength * jnp.exp(-room) * shape / shape[0])
+    spectrum = jnp.where(raw.side > 0, shape, jnp.where(shape > 0, near_floor, 0.0))
+    return Noisy(spectrum, jnp.where(raw.side > 0, above, below), strength, raw.side)
+
+
+def _noisy_modes(c):
+    """Gains h proportional to s^a and at most 1, and the signal m = lambda - nu."""
+    positive = c.spectrum > 0
+    smallest = jnp.min(jnp.where(positive, c.spectrum, jnp.inf))
+    relative = jnp.where(positive, c.spectrum / smallest, 1.0)
+    return relative ** (-c.strength / 2), jnp.where(positive, c.spectrum - c.noise, 0.0)
+
+
+def noisy_margin(c):
+    return c.side * entropy_rates(c.spectrum, *_noisy_modes(c))
+
+
+def noisy_ball_margin(c):
+    gains = [(x / c.spectrum[-1]) ** (-c.strength / 2) for x in c.spectrum]
+    pull = [h * (1 - c.noise / x) for h, x in zip(gains, c.spectrum, strict=True)]
+    return [c.side * rate for rate in ball_entropy_rates(c.spectrum, pull)]
+
+
+def noisy_distance(c):
+    gains, signal = _noisy_modes(c)
+    return joint_spreads(c.spectrum, gains * signal / jnp.where(c.spectrum > 0, c.spectrum, 1.0))
+
+
+def noisy_equality(c):
+    return [_common.constant(c.spectrum)] * len(LOSSES_AND_CONVENTIONS)
+
+
+def _conclusions(error):
+    return tuple(Conclusion(f"dH/dt, {loss}, {convention}", error) for loss, convention in LOSSES_AND_CONVENTIONS)
+
+
+NOISE_FREE = Claim(
+    name="T7",
+    statement="Without view noise and with h nonincreasing in lambda, dH/dt >= 0.",
+    hypotheses=(
+        Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
+        Hypothesis("nonnegative gains", "h >= 0 on the support", lambda c: (c.gains >= 0) | ~on(c.spectrum)),
+        Hypothesis("high-pass", "h nonincreasing in lambda", lambda c: nondecreasing(c.gains, on(c.spectrum))),
+        Hypothesis(
+            "no view noise", "m = lambda", lambda c: at_least(c.signal, c.spectrum) & at_least(c.spectrum, c.signal)
+        ),
+    ),
+    conclusions=_conclusions(1e-13),
+    sample=sample,
+    build=build,
+    margin=margin,
+    ball_margin=ball_margin,
+    distance=distance,
+    equality=equality,
+    ablations=(
+        Ablation("low-pass", "h nondecreasing in lambda", drops=("high-pass",)),
+        Ablation(
+            "one gain 1% out of order",
+            "one gain 1% below its predecessor",
+            drops=("high-pass",),
+            instead=(
+                Hypothesis(
+                    "nearly high-pass", "high-pass within 1%", lambda c: nearly_nondecreasing(c.gains, on(c.spectrum))
+                ),
+            ),
+        ),
+        Ablation(
+            "view noise",
+            "noise takes a part of every mode: 0 <= m <= lambda",
+            drops=("no view noise",),
+            instead=(
+                Hypothesis("some noise", "0 <= m <= lambda", lambda c: (c.signal >= 0) & at_least(c.spectrum, c.signal)),
+            ),
+        ),
+    ),
+    domain=(
+        DomainCondition("nonnegative gains", lambda: theory.growth_rates([2.0, 1.0], target_gains=[1.0, -1.0])),
+        DomainCondition("finite gains", lambda: theory.growth_rates([2.0, 1.0], target_gains=[1.0, jnp.inf])),
+        DomainCondition("nonzero spectrum", lambda: theory.growth_rates([0.0, 0.0], target_gains=[1.0, 1.0])),
+    ),
+)
+
+ISOTROPIC = Claim(
+    name="T7 isotropic noise",
+    statement="With m = lambda - nu and h = c s^a, c > 0 > a: dH/dt >= 0 above the level nu (1 + 2/|a|), <= 0 below it.",
+    hypotheses=(
+        Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
+        Hypothesis(
+            "signal", "lambda >= nu > 0", lambda c: (at_least(c.spectrum, c.noise) | ~on(c.spectrum)) & (c.noise > 0)
+        ),
+        Hypothesis("negative power", "a < 0", lambda c: c.strength > 0),
+        Hypothesis(
+            "one side of the level",
+            "all lambda >= nu (1 + 2/|a|), or all <= it",
+            lambda c: at_least(c.side * c.strength * c.spectrum, c.side * (c.strength + 2) * c.noise) | ~on(c.spectrum),
+        ),
+    ),
+    conclusions=_conclusions(1e-13),
+    sample=sample_noisy,
+    build=build_noisy,
+    margin=noisy_margin,
+    ball_margin=noisy_ball_margin,
+    distance=noisy_distance,
+    equality=noisy_equality,
+    ablations=(
+        Ablation("anywhere above the noise", "lambda >= nu only", drops=("one side of the level",)),
+        Ablation(
+            "level 1% off",
+            "lambda up to 1% on the wrong side of the level",
+            drops=("one side of the level",),
+            instead=(
+                Hypothesis(
+                    "nearly one side",
+                    "on one side of the level within 1.01%",
+                    lambda c: at_least(
+                        (10000 + 101 * c.side) * c.strength * c.spectrum * c.side,
+                        10000 * (c.strength + 2) * c.noise * c.side,
+                    )
+                    | ~on(c.spectrum),
+                ),
+            ),
+        ),
+    ),
+    domain=(
+        DomainCondition("noise >= 0", lambda: theory.target_noise_threshold(-1.0, -0.5)),
+        DomainCondition("exponent not 0", lambda: theory.target_noise_threshold(1.0, 0.0)),
+    ),
+)
+
+STATEMENT = Statement(
+    name="T7",
+    title="target high-pass filter",
+    text=(
+        "Under gradient flow of free features with a fixed target filter h >= 0, nonincreasing in lambda, and without view "
+        "noise, d erank/dt >= 0: for the squared error and the mean-field cosine, for eigenvalues and for singular values. "
+        "It is 0 only if h or lambda is constant on the support. With isotropic view noise nu and h = s^a, a < 0, erank "
+        "rises if all lambda >= nu (1 + 2/|a|) and falls if all are at most that, strictly unless lambda is constant."
+    ),
+    source=(
+        "L2 with r = h m/lambda - const: Cov_q(r, log lambda) <= 0 if h m/lambda is nonincreasing (Chebyshev's sum "
+        "inequality). (1 - nu/lambda) lambda^(-|a|/2) peaks at lambda = nu (1 + 2/|a|). Zhuo et al. 2023."
+    ),
+    not_checked=(
+        "Finite steps; filters that change the eigenspaces; the gradient flow of network parameters instead of free "
+        "features. The growth rates themselves are taken from the table of docs/theory.md."
+    ),
+    claims=(NOISE_FREE, ISOTROPIC),
+)

@@ -1,0 +1,25 @@
+"""Every script that a person can run, found by glob, in its smallest form."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALLEST = {"benchmarks": ["--quick"], "experiments": ["--preset", "smoke"]}
+SCRIPTS = [
+    (str(path.relative_to(ROOT)), options)
+    for folder, options in SMALLEST.items()
+    for path in ROOT.glob(f"{folder}/*.py")
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "options"), sorted(SCRIPTS), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_script_runs_and_leaves_results(script, options, tmp_path):
+    command = [sys.executable, script, *options, "--out", tmp_path / "out"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout and list((tmp_path / "out").glob("*.json"))
