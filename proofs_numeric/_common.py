@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flint import arb
 
-from rdm_jax.claims import balls
+from rdm_jax.claims import balls, families
 
 
 def least(values):
@@ -58,3 +58,13 @@ def joint_spread(first, second, weights):
 def constant(values):
     """Whether the given exact values are all equal."""
     return all(value == values[0] for value in values)
+
+
+def singular_values(sequence):
+    """Descending singular values whose squares have the sequence's range (condition numbers to 1e8)."""
+    return families.descending(sequence._replace(roots=sequence.roots / 2**0.5, scale=sequence.scale / 2))
+
+
+def normalised_mass(singular, sv):
+    """What a convention normalises: singular values (sv = 1) or their squares (sv = 0), for floats, rationals and balls."""
+    return singular * (sv + (1 - sv) * singular)

@@ -17,15 +17,15 @@ def _fall(sequence, spectrum):
     return jnp.cumsum(jnp.where(new, sequence.roots**2, 0.0))
 
 
-def low_pass(sequence, spectrum):
-    """A nondecreasing function of a descending spectrum: equal at equal eigenvalues, 0 below that of ``keep``."""
-    kept = spectrum >= spectrum[sequence.keep - 1]
-    return jnp.where(kept, jnp.exp(sequence.scale - _fall(sequence, spectrum)), 0.0)
+def function_of(sequence, spectrum, order):
+    """A positive function of a descending spectrum: nonincreasing (order 1) or nondecreasing (-1) in lambda.
 
-
-def high_pass(sequence, spectrum):
-    """A nonincreasing positive function of a descending spectrum: equal at equal eigenvalues."""
-    return jnp.exp(sequence.scale + _fall(sequence, spectrum))
+    Equal eigenvalues have equal values, and a nondecreasing function is 0 below the eigenvalue of ``keep``. With order 0
+    the values are the unordered ones of the sequence, and no function of the spectrum.
+    """
+    kept = (spectrum >= spectrum[sequence.keep - 1]) | (order >= 0)
+    exponent = jnp.where(order == 0, sequence.free, order * _fall(sequence, spectrum))
+    return jnp.where(kept, jnp.exp(sequence.scale + exponent), 0.0)
 
 
 def equal_at_ties(values, spectrum):
@@ -49,11 +49,11 @@ def least_before_last(values, spectrum):
 
 
 def table_rates(spectrum, online, target, signal, loss):
-    """The table's growth rates in balls: g (h m / lambda - kappa g), kappa = 1 for the squared error."""
+    """The table's growth rates in balls or rationals: g (h m / lambda - kappa g), kappa = 1 for the squared error."""
     modes = list(zip(spectrum, online, target, signal, strict=True))
-    kappa = arb(1)
+    kappa = 1
     if loss == COSINE:
-        kappa = balls.total([g * h * m for _, g, h, m in modes]) / balls.total([g * g * x for x, g, _, _ in modes])
+        kappa = sum(g * h * m for _, g, h, m in modes) / sum(g * g * x for x, g, _, _ in modes)
     return [g * (h * m / x - kappa * g) for x, g, h, m in modes]
 
 
@@ -65,9 +65,11 @@ def table_entropy_rate(spectrum, rates, convention=EIG):
     return -2 * balls.covariance(spectrum, rates, logs)
 
 
-def certain(ball, digits=6):
-    """The ball's leading digits as text. Raises unless its sign is certain and all of these digits are."""
-    text = ball.str(digits, radius=False)
-    if not (ball > 0 or ball < 0) or "[" in text:
-        raise ArithmeticError(f"{ball} decides neither a sign nor {digits} digits")
+def certain_digits(value, digits=6):
+    """Balls, or nested dicts of them, as text. Raises unless the sign of each is certain and so are all its digits."""
+    if isinstance(value, dict):
+        return {name: certain_digits(entry, digits) for name, entry in value.items()}
+    text = value.str(digits, radius=False)
+    if not (value > 0 or value < 0) or "[" in text:
+        raise ArithmeticError(f"{value} decides neither a sign nor {digits} digits")
     return text

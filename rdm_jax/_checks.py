@@ -5,8 +5,12 @@ grad) values cannot be looked at, so the functions here return a ``valid`` flag 
 caller poisons its result with NaN. Shapes are static: a wrong shape raises either way.
 """
 
+import difflib
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rdm_jax.types import Array, ArrayLike, Batched, Flag
 
@@ -18,8 +22,18 @@ def is_traced(*arrays: ArrayLike) -> bool:
 
 def require(condition: Flag | bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless every element holds; do nothing under a trace."""
-    if not is_traced(condition) and not bool(jnp.all(condition)):
+    # NumPy's all: jax's would be traced, and so have no truth value, even for a constant inside jit.
+    if not is_traced(condition) and not np.all(condition):
         raise ValueError(message)
+
+
+def choose(value: str, options: Iterable[str], name: str) -> str:
+    """The value if it is one of the options; else a ``ValueError`` that lists them and names the nearest."""
+    names = list(options)
+    if value in names:
+        return value
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0)
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, names))}; got {value!r}: did you mean {near[0]!r}?")
 
 
 def poison(value: Array, valid: Flag) -> Array:

@@ -241,8 +241,8 @@ def _image_cosines(online: Features, target: Features, top: int) -> tuple[Float[
     projected = _product(online, vectors[:, :top])
     image = jnp.linalg.norm(_product(online.T, projected), axis=0)
     tolerance = null_tolerance(target.shape, target.dtype)
-    # |C_online v| is a squared singular value at most: null below the square of the tolerance.
-    defined = (values[:top] > tolerance * values[0]) & (image > tolerance**2 * jnp.sum(online**2))
+    mapped = jnp.linalg.norm(projected, axis=0) > tolerance * jnp.linalg.norm(online)
+    defined = (values[:top] > tolerance * values[0]) & mapped
     cosines = jnp.sum(projected**2, axis=0) / jnp.where(defined, image, 1)
     return jnp.clip(cosines, 0, 1), defined
 

@@ -137,6 +137,29 @@ def right_singular(features: Features) -> tuple[Float[Array, " k"], Float[Array,
     return values, jnp.matmul(basis, vectors, precision="highest")
 
 
+def small_side(features: Features) -> tuple[Spectrum, Moment]:
+    """Singular values, largest first, and singular vectors on the smaller side; no checks.
+
+    The vectors are left ones in the columns of (n, n) if n < d, else right ones in the columns of (d, d).
+    """
+    return _tall_svd(_tall(features))
+
+
+def small_side_by_gram(features: Features) -> tuple[Spectrum, Moment]:
+    """The same as ``small_side`` from the smaller Gram matrix, several times as fast, with half the digits.
+
+    Relative errors are about eps * (s_max / s_i)^2: below sqrt(eps) * s_max everything is rounding.
+    """
+    tall = _tall(features)
+    gram = jnp.matmul(tall.T, tall, precision="highest")
+    vectors, values = jax.lax.linalg.eigh(gram, symmetrize_input=False)
+    return jnp.sqrt(jnp.maximum(values[::-1], 0)), vectors[:, ::-1]
+
+
+def _tall(features: Features) -> Features:
+    return features if features.shape[0] >= features.shape[1] else features.T
+
+
 def _as_moment(moment: ArrayLike) -> tuple[Moment, Flag, float]:
     """The matrix, whether it is finite and symmetric, and its input's epsilon in units of the working epsilon."""
     matrix = as_floating(moment, "moment")

@@ -371,8 +371,9 @@ def _entropy(shares: Spectrum, positive: Mask) -> Batched:
 
 def _entropy_near_one(shares: Spectrum, positive: Mask, order: Scalar) -> Batched:
     """-log(1 + sum_i q_i (q_i^e - 1)) / e for e = order - 1: terms of one sign, so nothing cancels."""
-    logs, excess = _logs(shares, positive), order - 1
-    powers = jnp.sum(shares * jnp.expm1(jnp.clip(excess, -0.5, 0.5) * logs), axis=-1)
+    logs, excess = _logs(shares, positive), jnp.clip(order - 1, -0.5, 0.5)
+    # q^e - 1 is -1 at q = 0: no value hangs on it, but the gradient for e > 0 does.
+    powers = jnp.sum(shares * jnp.where(positive, jnp.expm1(excess * logs), -1), axis=-1)
     entropy = _entropy(shares, positive)
     variance = jnp.sum(shares * (logs + entropy[..., None]) ** 2, axis=-1)
     # The second-order term is 0 here; it gives the derivative in the order at 1.

@@ -88,9 +88,15 @@ def _factors(
     require(carried, f"{n} samples carry at most {k} nonzero eigenvalues here, got more: raise n or set the rest to 0")
     rows, columns = jax.random.split(key)
     noise = jax.random.normal(rows, (n, k), values.dtype)
-    left, _ = jnp.linalg.qr(noise - jnp.mean(noise, axis=0, keepdims=True) if centred else noise)
-    right, _ = jnp.linalg.qr(jax.random.normal(columns, (values.shape[0], k), values.dtype))
+    left = _orthonormal(noise - jnp.mean(noise, axis=0, keepdims=True) if centred else noise)
+    right = _orthonormal(jax.random.normal(columns, (values.shape[0], k), values.dtype))
     return ordered[:k], valid & carried, left, right
+
+
+def _orthonormal(columns: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    basis, triangle = jnp.linalg.qr(columns)
+    # QR fixes the signs by its own rule; those of the triangle undo it, and the basis is uniform.
+    return basis * jnp.sign(jnp.diagonal(triangle))[None]
 
 
 def _vector(given: ArrayLike, spectrum: ArrayLike, name: str) -> tuple[Array, Flag]:

@@ -215,10 +215,11 @@ def symmetric_horizon(spectrum: ArrayLike, noise: ArrayLike) -> Batched:
     mean, excess = _excess(eigenvalues)
     depth, room = -jnp.min(excess, axis=-1), (mean - floor)[..., 0]
     moving = depth > 0
-    time = jnp.sum(eigenvalues, axis=-1) * mean[..., 0] / (2 * floor[..., 0]) * jnp.log(
-        jnp.maximum(jnp.where(moving, room, 1) / jnp.where(moving, depth, 1), 1)
-    )
-    return poison(jnp.where(moving, time, jnp.where(room > 0, jnp.inf, 0)), valid)
+    growth = jnp.where(moving, room, 1) / jnp.where(moving, depth, 1)
+    unit = jnp.sum(eigenvalues, axis=-1) * mean[..., 0] / (2 * floor[..., 0])
+    # rounding may leave no room at all; a flat spectrum above the noise never reaches it
+    time = jnp.where(moving, unit * jnp.log(jnp.maximum(growth, 1)), jnp.where(room > 0, jnp.inf, 0))
+    return poison(time, valid)
 
 
 def _above_floor(spectrum: Spectrum, floor: Array) -> Flag:

@@ -16,9 +16,7 @@ __all__ = ["sinkhorn_knopp", "sinkhorn_linearisation"]
 _ORDERS = {"rows-first": (1, 0), "columns-first": (0, 1)}
 
 
-def sinkhorn_knopp(
-    scores: ArrayLike, epsilon: ArrayLike, iterations: int = 3, order: str = "rows-first"
-) -> Features:
+def sinkhorn_knopp(scores: ArrayLike, epsilon: ArrayLike, iterations: int = 3, order: str = "rows-first") -> Features:
     """Assignments of total mass 1 from k full iterations on exp(S / eps): rows to 1/n each, columns to 1/K each.
 
     The half-step that comes last holds exactly; many iterations give the fixed point, where both do. Computed with

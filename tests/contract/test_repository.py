@@ -40,11 +40,22 @@ def test_no_file_names_a_place_of_one_machine():
     assert leaks == []
 
 
+def config():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+def test_an_installed_copy_has_all_files():
+    patterns = config()["options.package_data"]["*"].split(", ")
+    files = [path for path in (ROOT / "rdm_jax").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert [path for path in files if path.suffix != ".py" and not any(map(path.match, patterns))] == []
+    assert [path for path in files if not (path.parent / "__init__.py").exists()] == []
+
+
 def requirements(extras):
     """Names of all packages that rdm_jax with these extras needs here, found through what is installed."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg")
-    lists = [config["options"]["install_requires"], *(config["options.extras_require"][extra] for extra in extras)]
+    lists = [config()["options"]["install_requires"], *(config()["options.extras_require"][extra] for extra in extras)]
     seen, waiting = set(), [Requirement(line) for text in lists for line in text.split("\n") if line]
     while waiting:
         wanted = waiting.pop()

@@ -13,14 +13,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 # What is added to each kind of command, by its beginning; a command of no kind listed here fails its test.
 SMALL = {
-    "make verify-theorems": "ARGS='--only T1 --instances 1000 --out {out}'",
+    "make verify-theorems": "ARGS='--only L1 --instances 1000 --starts 256 --certified 20 --workers 1 --out {out}'",
     "make test": "ARGS='--collect-only -q tests/contract/test_names.py'",
     "make bench": "--dry-run",
     "make setup": "--dry-run",
     "make clean": "--dry-run",
     "make lint": "--dry-run",
     "make help": "",
-    "python -m proofs_numeric": "--instances 1000 --out {out}",
+    "python -m proofs_numeric": "--instances 1000 --starts 256 --certified 20 --workers 1 --out {out}",
 }
 
 

@@ -1,5 +1,6 @@
 """Effective ranks: hand-solved spectra, the definitions in NumPy float64, and gradients at the bad points."""
 
+import itertools
 import math
 
 import hypothesis.extra.numpy as hnp
@@ -137,7 +138,7 @@ def test_ranks_see_neither_scale_nor_order_nor_zeros(spectrum, scale):
 @given(spectrum=SPECTRA)
 def test_renyi_ranks_fall_with_the_order_and_match_numpy(spectrum):
     ranks = [float(renyi_effective_rank(spectrum, order)) for order in (0.0, 0.5, 0.99, 1.0, 1.01, 2.0, math.inf)]
-    assert all(later <= earlier * (1 + 16 * EPS) for earlier, later in zip(ranks, ranks[1:], strict=False))
+    assert all(later <= earlier * (1 + 16 * EPS) for earlier, later in itertools.pairwise(ranks))
     assert_allclose(ranks[3], perplexity(spectrum.astype(np.float64)), rtol=32 * EPS)
 
 
@@ -196,7 +197,7 @@ def test_collapsed_features_in_float32(rng, shape, scale):
     features = (rng.normal(size=(shape[0], 5)) * [9, 4, 2, 1, 1]) @ rng.normal(size=(5, shape[1]))
     features = (features * scale).astype(np.float32)
     values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
-    # 115 directions of relative size eps, each adding eps log(1/eps): 2e-4. From the Gram matrix RankMe would be 3% off.
+    # 115 directions of relative size eps each add eps log(1/eps): 2e-4. By the Gram matrix RankMe would be 3% off.
     assert_allclose(rankme(features), perplexity(values[:5]), rtol=5e-4)
     assert_allclose(feature_effective_rank(features), perplexity(values[:5] ** 2), rtol=5e-4)
 
@@ -285,7 +286,8 @@ def test_lidar_follows_the_definition(x64, rng, d):
 def test_lidar_of_two_axes_by_hand():
     # Within-group variance (1, 4), between-group variance (4, 4): the ratio of the directions is 4 to 1.
     centres = np.array([[2.0, 2], [2, -2], [-2, 2], [-2, -2]])
-    rows = np.concatenate([centres + [1, 2], centres + [1, -2], centres - [1, 2], centres - [1, -2]])
+    offsets = np.array([[1.0, 2], [1, -2], [-1, -2], [-1, 2]])
+    rows = (centres[None] + offsets[:, None]).reshape(16, 2)
     assert_allclose(lidar(rows, np.tile(np.arange(4), 4), ridge=1e-6), 5 / 4**0.8, rtol=1e-4)
 
 
@@ -334,10 +336,10 @@ def test_gradient_of_higher_orders_is_right_at_zero_eigenvalues_too(x64, spectru
 
 
 def test_gradient_near_order_one_is_that_of_order_one(x64):
-    spectrum = jnp.array([4.0, 2.0, 1.0, 0.0])
+    spectrum = jnp.array([4.0, 2.0, 1.0, 0.5])
     at_one = jax.grad(effective_rank)(spectrum)
     for excess in (1e-12, 1e-8, -1e-8):
-        assert_allclose(jax.grad(renyi_effective_rank)(spectrum, 1 + excess), at_one, atol=1e-6 if excess > 0 else 1e-5)
+        assert_allclose(jax.grad(renyi_effective_rank)(spectrum, 1 + excess), at_one, atol=10 * abs(excess) + 1e-14)
 
 
 def test_gradient_of_the_extreme_orders(x64):
@@ -371,8 +373,8 @@ def test_feature_gradients_are_difference_quotients(x64, rng, values, shape, fun
     direction = rng.normal(size=shape)
     gradient = jax.grad(function)(features)
     assert np.isfinite(gradient).all()
-    # What leaves 0 does so evenly, |t| or t^2 log t, and drops out of the central difference.
-    assert_allclose(jnp.vdot(gradient, direction), slope_along(function, features, direction), rtol=1e-5, atol=1e-6)
+    # What leaves 0 does so evenly, |t| or t^2 log t, and drops out of the central difference; t |t| log |t| stays.
+    assert_allclose(jnp.vdot(gradient, direction), slope_along(function, features, direction), rtol=1e-6, atol=3e-5)
     forward = jax.jvp(function, (features,), (jnp.asarray(direction),))[1]
     assert_allclose(forward, jnp.vdot(gradient, direction), rtol=1e-9, atol=1e-11)
 

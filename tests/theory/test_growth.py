@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdm_jax import theory
@@ -24,7 +24,7 @@ SIDES = {"online": (ONLINE, None), "target": (None, TARGET), "both": (ONLINE, TA
 
 
 def entropy(spectrum):
-    shares = spectrum / spectrum.sum()
+    shares = spectrum[spectrum > 0] / spectrum.sum()
     return -(shares * np.log(shares)).sum()
 
 
@@ -126,17 +126,18 @@ def test_nearly_constant_target_gains_lose_no_digits(spread):
 
 @pytest.mark.parametrize("convention", ["eig", "sv"])
 def test_entropy_rate_is_the_derivative_of_the_entropy(convention):
-    rates, step = np.array([0.3, -0.2, 0.9, 0.1]), 1e-5
+    spectrum, rates, step = np.array([5.0, 1.2, 0.0, 0.4]), np.array([0.3, -0.2, 9.0, 0.1]), 1e-5
     power = {"eig": 1, "sv": 0.5}[convention]
 
     def at(time):
-        return entropy((SPECTRUM * np.exp(2 * rates * time)) ** power)
+        return entropy((spectrum * np.exp(2 * rates * time)) ** power)
 
     slope = (at(step) - at(-step)) / (2 * step)
     rank_slope = (np.exp(at(step)) - np.exp(at(-step))) / (2 * step)
     # central differences: step^2 truncation, eps / step rounding, both about 1e-10
-    np.testing.assert_allclose(theory.entropy_rate(SPECTRUM, rates, convention=convention), slope, rtol=1e-8)
-    np.testing.assert_allclose(theory.effective_rank_rate(SPECTRUM, rates, convention=convention), rank_slope, rtol=1e-8)
+    np.testing.assert_allclose(theory.entropy_rate(spectrum, rates, convention=convention), slope, rtol=1e-8)
+    measured = theory.effective_rank_rate(spectrum, rates, convention=convention)
+    np.testing.assert_allclose(measured, rank_slope, rtol=1e-8)
 
 
 def test_a_nearly_flat_spectrum_keeps_its_entropy_rate():
@@ -158,7 +159,8 @@ def test_the_numbers_of_the_statement():
     assert round(float(theory.entropy_rate_wiener(spectrum, **options)), 3) == -0.042
     assert round(float(theory.entropy_rate(spectrum, theory.growth_rates(spectrum, **options))), 3) == -0.042
     assert entropy(spectrum) - entropy(spectrum**2) > 0.27
-    np.testing.assert_allclose(theory.growth_rates(spectrum, online_gains=signal / spectrum, signal=signal), 0, atol=1e-16)
+    stationary = theory.growth_rates(spectrum, online_gains=signal / spectrum, signal=signal)
+    np.testing.assert_allclose(stationary, 0, atol=1e-16)
 
 
 HEIGHTS = (1e-3, 0.999)
@@ -171,6 +173,7 @@ def padded(values):
     return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, WIDTH - values.shape[-1])])
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), SIZES)
 def test_both_paths_to_the_entropy_rate_agree(number, size):
     rng = np.random.default_rng(number)
@@ -181,6 +184,7 @@ def test_both_paths_to_the_entropy_rate_agree(number, size):
     np.testing.assert_allclose(theory.entropy_rate_wiener(spectrum, **options), expected, atol=1e-13 * scale)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), SIZES)
 def test_without_noise_a_low_pass_filter_raises_and_its_reverse_lowers(number, size):
     """T5 and T7: both signs, so that a vanishing or reversed rate is seen."""
@@ -208,6 +212,7 @@ def brute_force_crossing(spectrum, rates):
     return rising, falling
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), SIZES)
 def test_single_crossing_is_the_pattern_of_the_statement(number, size):
     rng = np.random.default_rng(number)
@@ -219,6 +224,7 @@ def test_single_crossing_is_the_pattern_of_the_statement(number, size):
     assert rate <= 1e-14 or not crossing.falling
 
 
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from([-1.0, 0.0, 1.0, 2.0]), min_size=4, max_size=4))
 def test_universal_rates_are_those_that_raise_every_sorted_spectrum(values):
     rates = np.array(values)
@@ -240,11 +246,10 @@ def with_padding(values, fill):
 
 def total_rate(spectrum, online, target, signal):
     options = {"online_gains": online, "target_gains": target, "signal": signal}
-    rates = [theory.growth_rates(spectrum, loss=loss, **options) for loss in ("cosine", "squared")]
-    entropies = [theory.entropy_rate(spectrum, r, convention=c) for r in rates for c in ("eig", "sv")]
-    ranks = [theory.effective_rank_rate(spectrum, r, convention="sv") for r in rates]
+    cosine, squared = (theory.growth_rates(spectrum, loss=loss, **options) for loss in ("cosine", "squared"))
+    rate = theory.entropy_rate(spectrum, cosine + 2 * squared, convention="sv")
     factor = theory.common_factor(spectrum, online_gains=online, target_gains=target)
-    return sum(entropies) + 3 * sum(ranks) + theory.entropy_rate_wiener(spectrum, **options) * factor
+    return rate + 3 * theory.entropy_rate_wiener(spectrum, **options) * factor
 
 
 TOTAL_RATE_AND_GRADIENTS = jax.jit(jax.value_and_grad(total_rate, (0, 1, 2, 3)))
@@ -271,8 +276,8 @@ def test_gradients_are_right_and_finite_at_repeated_eigenvalues_and_a_closed_gat
     spectrum, online = np.array([2.0, 2.0, 1.0, 0.0]), np.array([1.0, 0.5, 0.0, 0.0])
 
     def rates(online):
-        rates = theory.growth_rates(spectrum, online_gains=online)
-        return jnp.stack([theory.entropy_rate(spectrum, rates), theory.entropy_rate_wiener(spectrum, online_gains=online)])
+        rate = theory.entropy_rate(spectrum, theory.growth_rates(spectrum, online_gains=online))
+        return jnp.stack([rate, theory.entropy_rate_wiener(spectrum, online_gains=online)])
 
     step = 1e-6 * np.eye(4)[:2]
     differences = [(rates(online + row) - rates(online - row)) / 2e-6 for row in step]
@@ -296,7 +301,7 @@ def test_one_spectrum_meets_a_batch_of_gains(rng):
     rates = jax.jit(theory.growth_rates)(SPECTRUM, online_gains=gains)
     loop = np.array([theory.growth_rates(SPECTRUM, online_gains=row) for row in gains])
     np.testing.assert_allclose(rates, loop, rtol=1e-13)
-    batch = jax.jit(theory.entropy_rate)(SPECTRUM, gains)
+    batch = ENTROPY_RATE(SPECTRUM, gains)
     np.testing.assert_allclose(batch, [theory.entropy_rate(SPECTRUM, row) for row in gains], rtol=1e-13)
 
 
@@ -329,7 +334,7 @@ def test_bad_input_under_jit_is_nan():
     for bad in (-ONLINE, ONLINE * np.nan, 0 * ONLINE):
         assert np.all(np.isnan(rates(SPECTRUM, online_gains=bad)))
         assert np.isnan(entropy_rate(SPECTRUM, online_gains=bad))
-    assert np.isnan(jax.jit(theory.entropy_rate)(0 * SPECTRUM, ONLINE))
+    assert np.isnan(ENTROPY_RATE(0 * SPECTRUM, ONLINE))
     assert not any(jax.jit(theory.single_crossing)(SPECTRUM, ONLINE * np.nan))
 
 

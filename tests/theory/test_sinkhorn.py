@@ -84,7 +84,8 @@ def test_iterations_contract_as_the_second_power_of_epsilon(scores, order, itera
 
 def test_jit_gradient_and_vmap(scores):
     def value(scores, epsilon):
-        return jnp.sum(jnp.sin(9 * theory.sinkhorn_knopp(scores, epsilon, 2) + theory.sinkhorn_linearisation(scores, epsilon)))
+        plan, linear = theory.sinkhorn_knopp(scores, epsilon, 2), theory.sinkhorn_linearisation(scores, epsilon)
+        return jnp.sum(jnp.sin(9 * plan + linear))
 
     np.testing.assert_allclose(jax.jit(value)(scores, 0.7), value(scores, 0.7), rtol=1e-13)
     gradient, step = jax.jit(jax.grad(value))(scores, 0.7), np.zeros((7, 4))
@@ -92,7 +93,8 @@ def test_jit_gradient_and_vmap(scores):
     slope = (value(scores + step, 0.7) - value(scores - step, 0.7)) / 2e-6
     np.testing.assert_allclose(gradient[1, 2], slope, rtol=1e-6)
     batch = np.stack([scores, -scores])
-    np.testing.assert_allclose(jax.jit(jax.vmap(value, (0, None)))(batch, 0.7), [value(x, 0.7) for x in batch], rtol=1e-12)
+    together = jax.jit(jax.vmap(value, (0, None)))(batch, 0.7)
+    np.testing.assert_allclose(together, [value(x, 0.7) for x in batch], rtol=1e-12)
 
 
 def test_bad_input(scores):

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdm_jax import theory
@@ -11,6 +11,7 @@ from rdm_jax import theory
 pytestmark = pytest.mark.usefixtures("x64")
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_bounds_bracket_the_rate_of_a_target_filter(number):
     rng = np.random.default_rng(number)
@@ -21,6 +22,7 @@ def test_bounds_bracket_the_rate_of_a_target_filter(number):
         assert bounds.lower - 1e-12 <= rate <= bounds.upper + 1e-12
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_bounds_bracket_the_rate_of_an_online_filter_with_noise(number):
     rng = np.random.default_rng(number)

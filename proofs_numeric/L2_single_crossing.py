@@ -1,0 +1,401 @@
+"""L2. How growth rates move the effective rank: an identity, a sign rule, and the exact criterion."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flint import arb
+
+from proofs_numeric import _common
+from rdm_jax import spectra, theory
+from rdm_jax.claims import (
+    Ablation,
+    Claim,
+    Conclusion,
+    DomainCondition,
+    Figure,
+    Hypothesis,
+    Statement,
+    balls,
+    families,
+    nonincreasing,
+    on,
+)
+from rdm_jax.claims.tape import logistic
+from rdm_jax.types import Array
+
+SORTED = Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.singular))
+
+
+def library_rates(c, singular, rates):
+    """dH/dt in the instance's convention, for each row of singular values and rates."""
+    eig, sv = (theory.entropy_rate(singular**2, rates, convention=name) for name in ("eig", "sv"))
+    return jnp.where(c.sv == 1, sv, eig)
+
+
+def ball_rate(c, singular, rates):
+    """dH/dt = -sum q' log q from its definition; s' = r s, so that `_common.entropy_rate` sees half of r there."""
+    speed = balls.HALF if c.sv else 1
+    return _common.entropy_rate(_common.normalised_mass(singular, c.sv), [speed * r for r in rates])
+
+
+def on_support(c):
+    """The instance's arrays, cut to the modes that are not 0."""
+    alive = balls.support(c.singular)
+    return c._replace(**{name: getattr(c, name)[alive] for name in c._fields if np.ndim(getattr(c, name))})
+
+
+class Crossing(NamedTuple):
+    """Singular values (descending); the shape e of r - r_bar; the mean; conventions; +1 (rising) or -1 (falling).
+
+    ``sv`` says what the entropy normalises, ``mean_sv`` under which q the mean of the rates is taken: 1 singular values,
+    0 eigenvalues. The rates are mean + direction x / max|x|, where x has the signs of e and sum(q x) = 0.
+    """
+
+    singular: Array
+    shape: Array
+    mean: Array
+    sv: Array
+    mean_sv: Array
+    direction: Array
+
+
+class RawCrossing(NamedTuple):
+    """Free parameters of a `Crossing`: log |e|, where e is not 0, its signs in any order, and the mode of the crossing."""
+
+    spectrum: families.Sequence
+    logs: Array
+    used: Array
+    coins: Array
+    change: Array
+    mean: Array
+    sv: Array
+    direction: Array
+
+
+def sample_crossing(tape, d):
+    spectrum = families.sample_spectrum(tape, d)
+    logs, used, coins = tape.vectors(3)
+    return RawCrossing(
+        spectrum=spectrum,
+        logs=tape.scalar(0.0, 3.0) * logistic(logs),
+        used=used > tape.scalar(-2.0, 1.0),
+        coins=coins < 0.5,
+        change=tape.integer(1, jnp.maximum(spectrum.keep, 2)),
+        mean=tape.scalar(-2.0, 2.0),
+        sv=tape.integer(0, 2),
+        direction=2 * tape.integer(0, 2) - 1,
+    )
+
+
+def parts(shape):
+    """Positive and negative part of e, by operations that floats and exact numbers share."""
+    return (shape + abs(shape)) / 2, (abs(shape) - shape) / 2
+
+
+def build_crossing(raw, dropped):
+    singular = _common.singular_values(raw.spectrum)
+    size = jnp.where(raw.used & (singular > 0), jnp.exp(raw.logs), 0.0)
+    positive = jnp.where(dropped["any number of crossings"], raw.coins, jnp.arange(len(size)) >= raw.change)
+    shape, entry = jnp.where(positive, size, -size), raw.spectrum.entry
+    above, below = (0.01 * jnp.max(part) for part in parts(shape))
+    wrong = shape.at[entry].set(jnp.where(shape[entry] < 0, above, -below))
+    shape = jnp.where(dropped["one rate 1% past the mean"], wrong, shape)
+    mean_sv = jnp.where(dropped["the other convention's mean"], 1 - raw.sv, raw.sv)
+    return Crossing(singular, shape, raw.mean, raw.sv, mean_sv, raw.direction)
+
+
+def excess(c):
+    """x: the positive part of e times the weight of the negative one, and the reverse."""
+    mass = _common.normalised_mass(c.singular, c.mean_sv)
+    up, down = parts(c.shape)
+    return up * sum_(mass * down) - down * sum_(mass * up)
+
+
+def sum_(values):
+    """The sum of an array of floats or of balls."""
+    return values.sum()
+
+
+def crossing_rates(c):
+    x = jnp.where(c.singular > 0, excess(c), 0.0)
+    unit = jnp.max(jnp.abs(x))
+    return c.mean + c.direction * x / jnp.where(unit > 0, unit, 1.0)
+
+
+def margin_crossing(c):
+    mass, speed, rates = _common.normalised_mass(c.singular, c.sv), 2 - c.sv, crossing_rates(c)
+    share = mass / jnp.sum(mass)
+    away = rates - jnp.sum(share * rates)
+    away = away - jnp.sum(share * away)
+    gaps = (c.singular[1:] < c.singular[:-1]) & (c.singular[1:] > 0)
+    shares = -speed * c.direction * jnp.cumsum(share * away)[:-1]
+    least = jnp.where(jnp.any(gaps), jnp.min(jnp.where(gaps, shares, jnp.inf)), 0.0)
+    return jnp.stack([c.direction * library_rates(c, c.singular, rates), least])
+
+
+def ball_margin_crossing(c):
+    c = on_support(c)
+    x = excess(c)
+    unit = max(abs(x), key=lambda value: float(value.mid()))
+    rates = c.mean + c.direction * x / unit if unit > 0 else c.mean + 0 * x
+    mass, speed = _common.normalised_mass(c.singular, c.sv), 2 - c.sv
+    moved, total = speed * rates * mass, mass.sum()
+    shares = np.cumsum(moved * total - mass * moved.sum()) / total**2
+    gaps = [-c.direction * v for v, a, b in zip(shares[:-1], c.singular[:-1], c.singular[1:], strict=True) if a > b]
+    return [c.direction * ball_rate(c, c.singular, rates), _common.least(gaps)]
+
+
+def distance_crossing(c):
+    """-Cov_q(x, m)/(max m max|x|), m the normalised mass: log differences are at least m's over max m.
+
+    For the shares: a share with its end before (after) the crossing loses (keeps from the rest) what the first (last) mode alone does.
+    """
+    mass = _common.normalised_mass(c.singular, c.sv)
+    moved = mass / jnp.sum(mass) * (crossing_rates(c) - c.mean) * c.direction
+    ordered = -jnp.sum(moved * mass) / mass[0]
+    last = moved[jnp.sum(c.singular > 0) - 1]
+    return jnp.stack([ordered, jnp.minimum(jnp.abs(moved[0]), jnp.abs(last))])
+
+
+def equality_crossing(c):
+    c = on_support(c)
+    x = list(c.shape) if any(e > 0 for e in c.shape) and any(e < 0 for e in c.shape) else [0] * len(c.shape)
+    one_value = _common.constant([s for s, e in zip(c.singular, x, strict=True) if not e == 0])
+    gaps = [k for k in range(1, len(x)) if c.singular[k] < c.singular[k - 1]]
+    no_change = not gaps or any(_zero(x[:k]) or _zero(x[k:]) for k in gaps)
+    return [one_value, no_change]
+
+
+def _zero(values):
+    return all(value == 0 for value in values)
+
+
+def crosses_once(c, tolerance=0):
+    """No rate above the mean before one below it; deviations up to ``tolerance``/10000 of the largest do not count."""
+    up, down = parts(c.shape)
+    above = on(10000 * up - tolerance * up.max()) & on(c.singular)
+    below = on(10000 * down - tolerance * down.max()) & on(c.singular)
+    return ~(below & (above.cumsum() > 0))
+
+
+class Ordered(NamedTuple):
+    """Singular values (descending), the first rate, increments of the rates' running means, rates in no order, convention."""
+
+    singular: Array
+    mean: Array
+    increments: Array
+    rates: Array
+    step: Array
+    sv: Array
+
+
+class RawOrdered(NamedTuple):
+    """Free parameters of an `Ordered`: square roots of the increments, and signs for when they are in any order."""
+
+    spectrum: families.Sequence
+    mean: Array
+    roots: Array
+    coins: Array
+    rates: Array
+    sv: Array
+
+
+def sample_ordered(tape, d):
+    spectrum = families.sample_spectrum(tape, d)
+    roots, used, coins, rates = tape.vectors(4)
+    roots = jnp.exp(tape.scalar(0.0, 2.0) * logistic(roots))
+    return RawOrdered(
+        spectrum=spectrum,
+        mean=tape.scalar(-2.0, 2.0),
+        roots=jnp.where(used > tape.scalar(-1.0, 1.0), roots, 0.0),
+        coins=coins < 0.5,
+        rates=tape.scalar(0.0, 3.0) * logistic(rates),
+        sv=tape.integer(0, 2),
+    )
+
+
+def build_ordered(raw, dropped):
+    shuffled = jnp.where(families.kept(raw.spectrum), families.unordered(raw.spectrum), 0.0)
+    singular = jnp.where(dropped["spectrum in any order"], shuffled, _common.singular_values(raw.spectrum))
+    increments = jnp.where((jnp.arange(len(singular)) > 0) & (singular > 0), raw.roots**2, 0.0)
+    entry = raw.spectrum.entry
+    low = increments.at[entry].set(-0.01 * jnp.max(increments))
+    signed = jnp.where(raw.coins, increments, -increments)
+    increments = jnp.where(dropped["running means in any order"], signed, increments)
+    increments = jnp.where(dropped["one running mean 1% too low"], low, increments)
+    return Ordered(singular, raw.mean, increments, raw.rates, entry, raw.sv)
+
+
+def running(c):
+    """Running means of the rates from the top, and the rates, both less the first rate."""
+    means = c.increments.cumsum()
+    return means, means + np.arange(len(c.increments)) * c.increments
+
+
+def margin_ordered(c):
+    mass, speed = _common.normalised_mass(c.singular, c.sv), 2 - c.sv
+    means, rates = running(c)
+    unit = jnp.max(jnp.abs(rates))
+    unit = jnp.where(unit > 0, unit, 1.0)
+    index = jnp.arange(len(rates))
+    step = jnp.where(index < c.step, 1.0, jnp.where(index == c.step, 0.5, 0.0))
+    turned = jnp.where(index == c.step, means[c.step - 1] - (c.step + 1) * c.increments[c.step], rates)
+    rank, change = jax.jvp(spectra.effective_rank, (mass,), (speed * c.rates * mass,))
+    rows = jnp.stack([c.singular, step, c.singular]), jnp.stack([c.mean + rates / unit, turned / unit, c.rates])
+    rate, rise, predicted = library_rates(c, *rows)
+    scale = jnp.max(jnp.abs(jnp.where(c.singular > 0, c.rates, 0.0)))
+    return jnp.stack([rate, -rise, -jnp.abs(change / rank - predicted) / scale])
+
+
+def ball_margin_ordered(c):
+    step, c = c.step, on_support(c)
+    means, rates = running(c)
+    unit = max([abs(r) for r in rates], key=lambda value: float(value.mid()))
+    unit = unit if unit > 0 else 1
+    fall = arb(0)
+    if step < len(rates):
+        turned = [*rates[:step], means[step - 1] - (step + 1) * c.increments[step]]
+        fall = -ball_rate(c, balls.vector([arb(1)] * step + [balls.HALF]), [r / unit for r in turned])
+    mass = _common.normalised_mass(c.singular, c.sv)
+    scale = max([abs(r) for r in c.rates], key=lambda value: float(value.mid()))
+    covariance = (2 - c.sv) * balls.covariance(mass, c.rates, [m.log() for m in mass])
+    residual = (ball_rate(c, c.singular, c.rates) + covariance) / scale
+    return [ball_rate(c, c.singular, c.mean + rates / unit), fall, residual]
+
+
+def distance_ordered(c):
+    """sum_k Q_k (sum_{j >= k} v_j (M_j - M_k)) (m_k - m_{k+1})/m_1, with v_j = j (q_j - q_{j+1}) and Q_k the k-th share.
+
+    Abel summation of -Cov_q(r, log m) with log differences bounded by m's, and without one of two nonnegative terms.
+    """
+    mass = _common.normalised_mass(c.singular, c.sv)
+    means, rates = running(c)
+    unit = jnp.max(jnp.abs(rates))
+    means, share = means / jnp.where(unit > 0, unit, 1.0), mass / jnp.sum(mass)
+    falls = share - jnp.append(share[1:], 0.0)
+    weights = falls * jnp.arange(1, len(share) + 1)
+    beyond = jnp.cumsum((weights * means)[::-1])[::-1] - means * jnp.cumsum(weights[::-1])[::-1]
+    inside = jnp.arange(len(share)) < jnp.sum(mass > 0) - 1
+    total = jnp.sum(jnp.where(inside, jnp.cumsum(share) * beyond * falls, 0.0)) / share[0]
+    increment = c.increments[c.step] / jnp.where(unit > 0, unit, 1.0)
+    return jnp.stack([total, increment, jnp.ones(())])
+
+
+def equality_ordered(c):
+    step, c = c.step, on_support(c)
+    top = sum(s == c.singular[0] for s in c.singular)
+    return [_zero(c.increments[top:]), _zero(c.increments[step : step + 1]), None]
+
+
+def nearly_rising(c):
+    """Each running mean at least its predecessor, less 1.01% of the largest increment."""
+    return (10000 * c.increments + 101 * c.increments.max() >= 0) | ~on(c.singular)
+
+
+STATEMENT = Statement(
+    name="L2",
+    title="single crossing",
+    text=(
+        "Let lambda_i' = 2 r_i lambda_i, that is s_i' = r_i s_i for the singular values. With q = lambda / sum(lambda), "
+        "r_bar = sum(q r): q_i' = 2 (r_i - r_bar) q_i and dH/dt = -2 Cov_q(r, log lambda). If r - r_bar changes sign at "
+        "most once, from + to - as lambda grows (modes with equal lambda in any order), then d erank/dt >= 0, with equality "
+        "iff all modes with r_i != r_bar share one lambda; and no share of the k largest modes with lambda_k > lambda_{k+1} "
+        "grows, so every differentiable Schur-concave diversity rises. From - to +: the reverse. For a diversity with a kink, "
+        "equal modes on both sides of r_bar must be excluded: lambda = (1, 1), r = (1, -1) has dH/dt = 0, and its stable "
+        "rank falls. For a fixed r the exact criterion for d erank/dt >= 0 at *all* spectra in this order is "
+        "that the running means of r from the top are nondecreasing; there, equality iff the mean of r over each group of "
+        "equal eigenvalues is the same. If the running mean falls at mode k + 1, the spectrum (1, ..., 1, 1/2, 0, ...) with "
+        "k ones has dH/dt < 0. For singular values all of this holds with q = s / sum(s), its own mean r_bar and "
+        "dH/dt = -Cov_q(r, log s); a crossing at the other convention's mean does not suffice."
+    ),
+    source=(
+        "sum q (r - r_bar) = 0, so log lambda may be measured from the crossing, where each term has one sign. Criterion: "
+        "q nonincreasing is a mixture of uniform distributions on the top j modes, with weights j (q_j - q_{j+1}), and "
+        "E_q[r] mixes the running means; Abel summation. The criterion and its proof are this project's."
+    ),
+    not_checked=(
+        "Infinitely many modes. Diversities with a kink; that the top shares decide all differentiable Schur-concave "
+        "functions (a theorem: Marshall, Olkin and Arnold 2011, 3.A.4). The spectra that break the criterion have zeros; by "
+        "continuity so do nearby ones without."
+    ),
+    claims=(
+        Claim(
+            name="L2",
+            statement=(
+                "If r - r_bar crosses 0 once, from + to - as lambda grows, d erank/dt >= 0 and no top share that ends at a "
+                "gap grows; reversed if the crossing is."
+            ),
+            hypotheses=(
+                SORTED,
+                Hypothesis("single crossing", "r - r_bar: + below, - above one lambda", crosses_once),
+                Hypothesis("own mean", "r_bar under the q of the convention", lambda c: c.sv == c.mean_sv),
+            ),
+            conclusions=(
+                Conclusion("d erank/dt", 1e-13),
+                Conclusion("top shares", 1e-13),
+            ),
+            sample=sample_crossing,
+            build=build_crossing,
+            margin=margin_crossing,
+            ball_margin=ball_margin_crossing,
+            distance=distance_crossing,
+            equality=equality_crossing,
+            ablations=(
+                Ablation("any number of crossings", "signs of r - r_bar in any order", drops=("single crossing",)),
+                Ablation(
+                    "the other convention's mean", "r_bar under the q of the other convention", drops=("own mean",)
+                ),
+                Ablation(
+                    "one rate 1% past the mean",
+                    "one rate on the wrong side of r_bar, by 1% of the largest deviation on that side",
+                    drops=("single crossing",),
+                    instead=(
+                        Hypothesis("nearly single crossing", "deviations below 1.02% may cross", lambda c: crosses_once(c, 102)),
+                    ),
+                ),
+            ),
+            domain=(
+                DomainCondition(
+                    "finite rates", lambda: theory.entropy_rate(jnp.array([2.0, 1.0]), jnp.array([0.0, jnp.nan]))
+                ),
+                DomainCondition("nonzero", lambda: theory.entropy_rate(jnp.zeros(2), jnp.ones(2))),
+            ),
+        ),
+        Claim(
+            name="L2 all spectra",
+            statement=(
+                "d erank/dt = -2 erank Cov_q(r, log lambda) for all r; it is >= 0 at every sorted spectrum if the running "
+                "means of r never fall, and negative at a spectrum with one step if one does."
+            ),
+            hypotheses=(
+                SORTED,
+                Hypothesis(
+                    "running means", "running means of r nondecreasing", lambda c: (c.increments >= 0) | ~on(c.singular)
+                ),
+            ),
+            conclusions=(
+                Conclusion("d erank/dt", 1e-13),
+                Conclusion("converse: -dH/dt at the step", 1e-13),
+                Conclusion("identity", 1e-13, kind="identity"),
+            ),
+            sample=sample_ordered,
+            build=build_ordered,
+            margin=margin_ordered,
+            ball_margin=ball_margin_ordered,
+            distance=distance_ordered,
+            equality=equality_ordered,
+            ablations=(
+                Ablation("running means in any order", "running means in any order", drops=("running means",)),
+                Ablation("spectrum in any order", "eigenvalues in any order", drops=("sorted spectrum",)),
+                Ablation(
+                    "one running mean 1% too low",
+                    "one running mean below its predecessor by 1% of the largest increment",
+                    drops=("running means",),
+                    instead=(Hypothesis("nearly nondecreasing", "running means nondecreasing within 1.01%", nearly_rising),),
+                ),
+            ),
+        ),
+    ),
+)
