@@ -17,8 +17,6 @@ from rdm_jax.claims import (
     Figure,
     Hypothesis,
     Statement,
-    Stratum,
-    at_least,
     balls,
     families,
     nearly_nondecreasing,
@@ -122,7 +120,7 @@ def ball_margin(c):
     weights = [b * b * a for a, b in zip(x, g, strict=True)]
     kappa, mass = balls.mean(weights, theta), balls.total(x)
     power = kappa * balls.total(weights)
-    rate = _growth.table_entropy_rate(x, rates)
+    rate = _common.entropy_rate(x, rates)
     wiener = -2 * balls.mean(x, [b * b for b in g]) * balls.covariance(weights, theta, [a.log() for a in x])
     sums = np.cumsum([a * r for a, r in zip(x, rates, strict=True)])[:-1]
     wrong = balls.total([a * abs(r - b * b * (t - kappa)) for a, b, t, r in zip(x, g, theta, rates, strict=True)])
@@ -135,32 +133,24 @@ def ball_margin(c):
 
 
 def distance(c):
-    """Lower bounds of the first two margins: 2 Var(theta) Var(log lambda), and half the product of the end weights.
+    """Lower bounds of the first two margins, so that their ratios are at least 1.
 
-    Both under q_p, theta over kappa and each variable over its range; so the first margin over its distance is at
-    least 1 (Chebyshev's association inequality, refined), and so is the second.
+    Ordered variables have 4 |Cov| >= E|x - Ex| E|y - Ey|; and the sums up to each mode are at least half of what the first
+    and the last mode contribute, q_p,1 q_p,d |theta_1 - theta_d|.
     """
-    alive = c.spectrum > 0
-    weights = c.online**2 * c.spectrum
+    alive, weights = c.spectrum > 0, c.online**2 * c.spectrum
     shares = weights / jnp.sum(weights)
-    last = jnp.sum(jnp.where(alive & ~jnp.append(alive[1:], False), shares, 0.0))
-
-    def spread(values):
-        reach = jnp.max(jnp.where(alive, values, -jnp.inf)) - jnp.min(jnp.where(alive, values, jnp.inf))
-        mean = jnp.sum(shares * jnp.where(alive, values, 0.0))
-        variance = jnp.sum(shares * jnp.where(alive, values - mean, 0.0) ** 2)
-        return variance / jnp.where(reach > 0, reach, 1.0), reach, mean
-
-    theta, reach, kappa = spread(c.theta)
-    logs, _, _ = spread(jnp.log(jnp.where(alive, c.spectrum, 1.0)))
-    claimed = jnp.abs(c.direction)
-    sums = claimed * shares[0] * last * reach / (2 * kappa)
-    return jnp.stack([claimed * 2 * theta / kappa * logs, sums, jnp.ones(()), jnp.ones(())])
+    kappa, claimed = jnp.sum(shares * c.theta), jnp.abs(c.direction)
+    logs = jnp.log(jnp.where(alive, c.spectrum, 1.0))
+    last = alive & ~jnp.append(alive[1:], False)
+    ends = shares[0] * jnp.sum(jnp.where(last, shares * jnp.abs(c.theta - c.theta[0]), 0.0))
+    ordered = claimed / kappa / 2 * jnp.stack([_common.joint_spread(c.theta, logs, weights), ends])
+    return jnp.append(ordered, jnp.ones(2))
 
 
 def equality(c):
     theta = [c.theta[i] for i in balls.support(c.spectrum)]
-    still = c.direction == 0 or all(value == theta[0] for value in theta)
+    still = c.direction == 0 or _common.constant(theta)
     return [still, still, None, None]
 
 
@@ -218,14 +208,15 @@ POSITIVE_RANK_DIFFERENCE = (
 WIENER = Claim(
     name="S1",
     statement=(
-        "dH/dt = -2 E_q[g^2] Cov_{q_p}(theta, log lambda): theta nonincreasing in lambda raises erank, nondecreasing lowers it."
+        "dH/dt = -2 E_q[g^2] Cov_{q_p}(theta, log lambda): theta nonincreasing in lambda raises erank, nondecreasing "
+        "lowers it."
     ),
     hypotheses=HYPOTHESES,
     conclusions=(
-        Conclusion("sign of d erank/dt", 1e-12),
-        Conclusion("sign for every Schur-concave diversity", 1e-12),
-        Conclusion("entropy rate from theta", 1e-12, kind="identity"),
-        Conclusion("growth rates from theta", 1e-12, kind="identity"),
+        Conclusion("sign of d erank/dt", 1e-13),
+        Conclusion("sign for every Schur-concave diversity", 1e-14),
+        Conclusion("entropy rate from theta", 1e-13, kind="identity"),
+        Conclusion("growth rates from theta", 1e-14, kind="identity"),
     ),
     sample=sample,
     build=build,
@@ -240,9 +231,7 @@ WIENER = Claim(
             drops=("monotone theta", "theta a function of lambda"),
             instead=POSITIVE_RANK_DIFFERENCE,
         ),
-        Ablation(
-            "theta in any order", "theta in any order", drops=("monotone theta", "theta a function of lambda")
-        ),
+        Ablation("theta in any order", "theta in any order", drops=("monotone theta", "theta a function of lambda")),
         Ablation(
             "one theta 1% out of order",
             "one theta 1% past its predecessor",
@@ -277,7 +266,7 @@ def certified_example():
             raise ArithmeticError(f"the exact Wiener predictor should leave every mode still, not {still}")
         own = balls.entropy(spectrum)
         power = balls.total([g * m for g, m in zip(gains, signal, strict=True)]) / balls.total(spectrum)
-        rate = _growth.table_entropy_rate(spectrum, rates)
+        rate = _common.entropy_rate(spectrum, rates)
         difference = own - balls.entropy([x * x for x in spectrum])
         after = balls.entropy([g * g * x for g, x in zip(wiener, spectrum, strict=True)])
         return {
@@ -290,7 +279,7 @@ SHAPES = {"nonincreasing": 1, "nondecreasing": -1, "neither": 0}
 
 
 def _plane(rng, count, modes=8):
-    """Random instances with isotropic noise 1: signal-to-noise log-uniform in [0.03, 30], half by filter, half by theta."""
+    """Random instances with isotropic noise 1, half of them drawn by their filter, half by their theta."""
     signal = np.sort(np.exp(rng.uniform(np.log(0.03), np.log(30), (count, modes))), axis=1)[:, ::-1]
     spectrum = signal + 1
     walk = np.cumsum(rng.exponential(size=(count, modes)) * np.exp(rng.uniform(-5, 0, (count, 1))), axis=1)
@@ -313,16 +302,16 @@ def record(seed):
     difference = np.asarray(jnp.log(spectra.effective_rank(spectrum) / spectra.effective_rank(gains**2 * spectrum)))
     shape = _shape(np.asarray(theory.wiener_threshold(spectrum, **options)))
     low_pass = (_shape(gains) == -1) & (difference > 0)
-    shown = {name: [difference[:600][shape[:600] == kind], rise[:600][shape[:600] == kind]] for name, kind in SHAPES.items()}
+    plane, kinds = np.round([difference, rise], 5)[:, :600], shape[:600]
     return {
         "sampler": (
-            "8 modes, isotropic noise 1, signal-to-noise log-uniform in [0.03, 30]; half with a random monotone g, half with a "
-            "random monotone theta"
+            "8 modes, isotropic noise 1, signal-to-noise log-uniform in [0.03, 30]; half with a random monotone g, "
+            "half with a random monotone theta"
         ),
         "certified": _growth.certain_digits(certified_example()),
         "low-pass instances": int(low_pass.sum()),
         "of these falling": float(np.mean(rise[low_pass] < 0)),
-        "points": {name: np.round(values, 5).tolist() for name, values in shown.items()},
+        "points": {name: plane[:, kinds == kind].tolist() for name, kind in SHAPES.items()},
     }
 
 
@@ -332,16 +321,17 @@ def draw(figure, record):
     for (name, (x, y)), marker, colour in zip(record["points"].items(), "o^s", ("C0", "C1", "0.6"), strict=True):
         label = rf"$\theta$ {name} in $\lambda$"
         axes.scatter(x, y, s=10, alpha=0.7, marker=marker, color=colour, linewidths=0, label=label)
-    example, wiener = ([float(value) for value in record["certified"][name].values()] for name in ("g(s) = s", "Wiener"))
+    example, wiener = ([float(digits) for digits in values.values()] for values in record["certified"].values())
     axes.plot(*example[:2], "k*", markersize=11, label=r"$m = (4, 2, 1, 0.3)$, $\nu = 1$, $g(s) = s$")
     axes.plot(wiener[0], 0, "kD", markersize=6, label="the same with the exact Wiener predictor")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axvline(0, color="black", linewidth=0.8)
     (_, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     axes.fill_between([0, right], low, 0, color="C1", alpha=0.08, linewidth=0)
-    share = f"positive rank difference, yet erank falls:\n{record['of these falling']:.0%} of the low-pass filters drawn here"
-    axes.text(0.98 * right, 0.8 * low, share, ha="right", va="bottom")
-    axes.set(xlim=(None, right), ylim=(low, high), xlabel=r"rank difference $\log$ erank(target) $- \log$ erank(online)")
+    share = f"{record['of these falling']:.0%} of the low-pass filters drawn here"
+    axes.text(0.98 * right, 0.8 * low, f"positive rank difference, yet erank falls:\n{share}", ha="right", va="bottom")
+    axes.set(xlim=(None, right), ylim=(low, high))
+    axes.set_xlabel(r"rank difference $\log$ erank(target) $- \log$ erank(online)")
     axes.set_ylabel(r"$dH/dt$ in units of $E[p \cdot t]/E|z|^2$")
     figure.legend(loc="outside upper center", ncols=2, fontsize="small")
 
@@ -350,36 +340,38 @@ STATEMENT = Statement(
     name="S1",
     title="Wiener threshold",
     text=(
-        "Mean-field cosine loss, free features, any gains g > 0 online and h > 0 on the target held fixed, any signal m. With "
-        "theta = h m / (lambda g), and q_p the normalised spectrum g^2 lambda of the online output, the growth rates are "
-        "r = g^2 (theta - kappa), kappa = E_{q_p}[theta], and dH/dt = -2 E_q[g^2] Cov_{q_p}(theta, log lambda) (eig, common "
-        "factor excluded). So erank rises exactly while theta is negatively correlated with log lambda under the online "
-        "spectrum; surely where theta is a nonincreasing function of lambda (the filter is more low-pass than the Wiener "
-        "filter h m / lambda), and then every Schur-concave diversity rises; it falls where theta is nondecreasing. For a "
-        "monotone theta, dH/dt = 0 iff theta is constant on the support: the filter is proportional to the Wiener filter, and "
-        "every mode stands still. "
-        "Consequence for C2: with view noise a positive rank difference does not by itself make erank rise. For m = (4, 2, 1, "
-        "0.3), nu = 1, g(s) = s the log-rank difference is +0.274834 and dH/dt = -0.0416067; the exact Wiener predictor has the "
-        "rank difference 1.02155 there, and every r is 0 (certified). The ablation 'positive rank difference instead' finds "
-        "such instances with two modes. Without view noise theta = h/g, and 'more low-pass than Wiener' is 'low-pass' (T5, T7)."
+        "Mean-field cosine loss, free features, any gains g > 0 online and h > 0 on the target held fixed, any signal "
+        "m. With theta = h m / (lambda g), and q_p the normalised spectrum g^2 lambda of the online output, the growth "
+        "rates are r = g^2 (theta - kappa), kappa = E_{q_p}[theta], and dH/dt = -2 E_q[g^2] Cov_{q_p}(theta, log "
+        "lambda) (eig, common factor excluded). So erank rises exactly while theta is negatively correlated with log "
+        "lambda under the online spectrum; surely where theta is a nonincreasing function of lambda (the filter is "
+        "more low-pass than the Wiener filter h m / lambda), and then every Schur-concave diversity rises; it falls "
+        "where theta is nondecreasing. For a monotone theta, dH/dt = 0 iff theta is constant on the support: the "
+        "filter is proportional to the Wiener filter, and every mode stands still. Consequence for C2: with view noise "
+        "a positive rank difference does not by itself make erank rise. For m = (4, 2, 1, 0.3), nu = 1, g(s) = s the "
+        "log-rank difference is +0.274834 and dH/dt = -0.0416067; the exact Wiener predictor has the rank difference "
+        "1.02155 there, and every r is 0 (certified). The ablation 'positive rank difference instead' finds such "
+        "instances with two modes. Without view noise theta = h/g, and 'more low-pass than Wiener' is 'low-pass' (T5, "
+        "T7)."
     ),
     source=(
-        "The table of growth rates gives r = g^2 (theta - kappa); L2 with E_q[g^2 x] = E_q[g^2] E_{q_p}[x]; a covariance of "
-        "oppositely ordered variables is <= 0 (Chebyshev). It contains T5, T7, T8, T9 and corrects C2 of Zhuo et al. 2023. The "
-        "table is the gradient of the loss: lambda_i r_i = -dL/d log s_i, the scale of mode i of the online features."
+        "The table of growth rates gives r = g^2 (theta - kappa); L2 with E_q[g^2 x] = E_q[g^2] E_{q_p}[x]; a "
+        "covariance of oppositely ordered variables is <= 0 (Chebyshev). It contains T5, T7, T8, T9 and corrects C2 of "
+        "Zhuo et al. 2023. The table is the gradient of the loss: lambda_i r_i = -dL/d log s_i, the scale of mode i of "
+        "the online features."
     ),
     not_checked=(
-        "Singular values: their erank can fall where theta is nonincreasing (T5's ablation). Gains of 0 (T5). The cosine with "
-        "each sample's own norm (S3), and encoders whose features are not free. The growth rates are checked on three pairs of "
-        "views in two or three dimensions; the diagonal of dC/dt in the filters' basis is compared, which in C_z's eigenbasis is "
-        "the eigenvalues' derivative."
+        "Singular values: their erank can fall where theta is nonincreasing (T5's ablation). Gains of 0 (T5). The "
+        "cosine with each sample's own norm (S3), and encoders whose features are not free. The growth rates are "
+        "checked on three pairs of views in two or three dimensions; the diagonal of dC/dt in the filters' basis is "
+        "compared, which in C_z's eigenbasis is the eigenvalues' derivative."
     ),
     claims=(WIENER, _table.GROWTH_RATES),
     figure=Figure(
         caption=(
-            "Rank difference against the rate of the entropy for random instances with isotropic view noise. The sign of the "
-            "rate is that of theta's slope, not that of the rank difference: in the shaded quadrant the rank difference is "
-            "positive and the effective rank falls."
+            "Rank difference against the rate of the entropy for random instances with isotropic view noise. The sign "
+            "of the rate is that of theta's slope, not that of the rank difference: in the shaded quadrant the rank "
+            "difference is positive and the effective rank falls."
         ),
         record=record,
         draw=draw,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flint import arb
 
-from proofs_numeric import _cases, _common
+from proofs_numeric import _cases, _common, _noise
 from rdm_jax import theory
 from rdm_jax.claims import (
     Ablation,
@@ -83,48 +83,9 @@ def equality(c):
     return _cases.still(c.spectrum, c.gains)
 
 
-class Noisy(NamedTuple):
-    """Eigenvalues (descending), isotropic noise nu, strength |a| of h = s^a, a < 0; side 1: above the level, -1: below."""
-
-    spectrum: Array
-    noise: Array
-    strength: Array
-    side: Array
-
-
-class RawNoisy(NamedTuple):
-    """Free parameters of a noisy instance; ``room``: root of the log distance from the level."""
-
-    spectrum: families.Sequence
-    room: Array
-    log_strength: Array
-    side: Array
-
-
-def sample_noisy(tape, d):
-    spectrum = families.sample_spectrum(tape, d)._replace(keep=d)
-    side = jnp.where(tape.scalar() < 0.5, 1, -1)
-    return RawNoisy(spectrum, tape.scalar(0.0, 2.0), tape.scalar(-3.0, 2.0), side)
-
-
-def build_noisy(raw, dropped):
-    strength, shape = jnp.exp(jnp.clip(raw.log_strength, -3.0, 2.0)), families.descending(raw.spectrum)
-    room = jnp.where(dropped["level 1% off"], jnp.log(1 / 1.01), raw.room**2)
-    room = jnp.where(dropped["anywhere above the noise"], -(raw.room**2), room)
-    smallest = shape[raw.spectrum.keep - 1]
-    above = jnp.minimum(smallest, smallest / (1 + 2 / strength) * jnp.exp(-room))
-    below = jnp.exp(raw.spectrum.scale)
-    near_floor = below * (1 + 2 / strength * jnp.exp(-room) * shape / shape[0])
-    spectrum = jnp.where(raw.side > 0, shape, jnp.where(shape > 0, near_floor, 0.0))
-    return Noisy(spectrum, jnp.where(raw.side > 0, above, below), strength, raw.side)
-
-
 def _noisy_modes(c):
-    """Gains h proportional to s^a and at most 1, and the signal m = lambda - nu."""
-    positive = c.spectrum > 0
-    smallest = jnp.min(jnp.where(positive, c.spectrum, jnp.inf))
-    relative = jnp.where(positive, c.spectrum / smallest, 1.0)
-    return relative ** (-c.strength / 2), jnp.where(positive, c.spectrum - c.noise, 0.0)
+    """Gains h proportional to s^a, 1 at the smallest eigenvalue, and the signal."""
+    return _noise.relative_power(c, -c.strength / 2), _noise.signal(c)
 
 
 def noisy_margin(c):
@@ -195,44 +156,15 @@ NOISE_FREE = Claim(
 ISOTROPIC = Claim(
     name="T7 isotropic noise",
     statement="With m = lambda - nu and h = c s^a, c > 0 > a: dH/dt >= 0 above the level nu (1 + 2/|a|), <= 0 below it.",
-    hypotheses=(
-        Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
-        Hypothesis(
-            "signal", "lambda >= nu > 0", lambda c: (at_least(c.spectrum, c.noise) | ~on(c.spectrum)) & (c.noise > 0)
-        ),
-        Hypothesis("negative power", "a < 0", lambda c: c.strength > 0),
-        Hypothesis(
-            "one side of the level",
-            "all lambda >= nu (1 + 2/|a|), or all <= it",
-            lambda c: at_least(c.side * c.strength * c.spectrum, c.side * (c.strength + 2) * c.noise) | ~on(c.spectrum),
-        ),
-    ),
+    hypotheses=_noise.HYPOTHESES,
     conclusions=_cases.conclusions(2e-14),
-    sample=sample_noisy,
-    build=build_noisy,
+    sample=_noise.sample,
+    build=_noise.build,
     margin=noisy_margin,
     ball_margin=noisy_ball_margin,
     distance=noisy_distance,
     equality=noisy_equality,
-    ablations=(
-        Ablation("anywhere above the noise", "lambda >= nu only", drops=("one side of the level",)),
-        Ablation(
-            "level 1% off",
-            "lambda up to 1% on the wrong side of the level",
-            drops=("one side of the level",),
-            instead=(
-                Hypothesis(
-                    "nearly one side",
-                    "on one side of the level within 1.01%",
-                    lambda c: at_least(
-                        (10000 + 101 * c.side) * c.strength * c.spectrum * c.side,
-                        10000 * (c.strength + 2) * c.noise * c.side,
-                    )
-                    | ~on(c.spectrum),
-                ),
-            ),
-        ),
-    ),
+    ablations=_noise.ABLATIONS,
     domain=(
         DomainCondition("noise >= 0", lambda: theory.target_noise_threshold(-1.0, -0.5)),
         DomainCondition("exponent not 0", lambda: theory.target_noise_threshold(1.0, 0.0)),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flint import arb
+from flint import arb, fmpq
 
 from proofs_numeric import _cases, _common
 from rdm_jax import spectra, theory
@@ -233,11 +233,23 @@ def ball_margin_batch(c):
     return [1 - balls.total(center * center) - arb(4 * (ROWS - 1)) / ROWS**2, (change + 2 * noise) / power]
 
 
+def _rational(ball):
+    """The exact value of a ball without radius."""
+    mantissa, exponent = (int(part) for part in ball.man_exp())
+    return fmpq(mantissa * 2**exponent) if exponent >= 0 else fmpq(mantissa, 2**-exponent)
+
+
 def equality_batch(c):
-    """Of the bound: known where all rows but one coincide (other collinear configurations attain it, too)."""
-    rows = [tuple(map(float, row)) for row in c.features]
-    most = max(rows.count(row) for row in rows)
-    return [True if most == ROWS - 1 and c.fraction == 1 else None, None]
+    """The bound is attained iff the centred rows lie on a line, all but one on the same side."""
+    if not all(x.is_exact() for x in c.features.flat):
+        return [None, None]
+    rows = [np.array([_rational(x) for x in row], dtype=object) for row in c.features]
+    away = [ROWS * row - sum(rows) for row in rows]
+    squares = [(row * row).sum() for row in away]
+    longest = max(range(ROWS), key=squares.__getitem__)
+    products = [(row * away[longest]).sum() for row in away]
+    opposite = [i != longest and p < 0 and p * p == squares[i] * squares[longest] for i, p in enumerate(products)]
+    return [c.fraction == 1 and sum(opposite) == ROWS - 1, None]
 
 
 def away_from_the_mean(c):
@@ -368,7 +380,7 @@ STATEMENT = Statement(
         "reversed. Both losses, eigenvalues and singular values. Under the mean-field cosine with fixed isotropic nu, "
         "lambda_i - mean = (lambda_i(0) - mean) exp(2 nu t / (Lambda mean)) until lambda_min = nu. Complete collapse is "
         "excluded by centering and then normalising: n features, none at their mean, keep a total variance of at least "
-        "4 (n - 1)/n^2 (attained when all but one coincide). Normalising alone does not exclude it: a constant unit vector "
+        "4 (n - 1)/n^2, attained iff they lie on a line with all but one on the same side of the mean. Normalising alone does not exclude it: a constant unit vector "
         "has trace 1 and variance 0. Without normalisation the squared error has Lambda' = -2 tr C_v."
     ),
     source=(

@@ -68,3 +68,21 @@ def singular_values(sequence):
 def normalised_mass(singular, sv):
     """What a convention normalises: singular values (sv = 1) or their squares (sv = 0), for floats, rationals and balls."""
     return singular * (sv + (1 - sv) * singular)
+
+
+def order_preserving_gains(sequence, scale, angles, shares=(0.0, 1.0)):
+    """Gains over `singular_values` whose log-gaps are a share of theirs: high-pass and order preserving for shares in [0, 1].
+
+    The shares run between the given two as the angles do their turns; equal singular values have equal gains.
+    """
+    low, high = shares
+    gaps = jnp.where(jnp.arange(len(angles)) > 0, sequence.roots**2 / 2, 0.0)
+    return jnp.exp(scale + jnp.cumsum((low + (high - low) * jnp.sin(angles) ** 2) * gaps))
+
+
+def sample_angles(tape):
+    """Angles for `order_preserving_gains`: all equal (a power), all 0 (constant gains), ends of the range only, or any."""
+    turns, kind = jnp.pi * tape.vector(), tape.scalar()
+    ends = jnp.where(turns < jnp.pi / 2, 0.0, jnp.pi / 2)
+    power = jnp.full(turns.shape, tape.scalar(0.0, jnp.pi))
+    return jnp.where(kind < 0.1, 0.0, jnp.where(kind < 0.3, ends, jnp.where(kind < 0.5, power, turns)))

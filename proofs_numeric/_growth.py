@@ -8,7 +8,6 @@ from rdm_jax.claims import balls, on
 from rdm_jax.claims.predicates import is_exact
 
 COSINE, SQUARED = 0, 1
-EIG, SV = 0, 1
 
 
 def _fall(sequence, spectrum):
@@ -20,8 +19,8 @@ def _fall(sequence, spectrum):
 def function_of(sequence, spectrum, order):
     """A positive function of a descending spectrum: nonincreasing (order 1) or nondecreasing (-1) in lambda.
 
-    Equal eigenvalues have equal values, and a nondecreasing function is 0 below the eigenvalue of ``keep``. With order 0
-    the values are the unordered ones of the sequence, and no function of the spectrum.
+    Equal eigenvalues have equal values, and a nondecreasing function is 0 below the eigenvalue of ``keep``. With
+    order 0 the values are the unordered ones of the sequence, and no function of the spectrum.
     """
     kept = (spectrum >= spectrum[sequence.keep - 1]) | (order >= 0)
     exponent = jnp.where(order == 0, sequence.free, order * _fall(sequence, spectrum))
@@ -55,14 +54,6 @@ def table_rates(spectrum, online, target, signal, loss):
     if loss == COSINE:
         kappa = sum(g * h * m for _, g, h, m in modes) / sum(g * g * x for x, g, _, _ in modes)
     return [g * (h * m / x - kappa * g) for x, g, h, m in modes]
-
-
-def table_entropy_rate(spectrum, rates, convention=EIG):
-    """L2 in balls: -2 Cov_q(r, log lambda), or -Cov_q(r, log s) = -Cov_q(r, log lambda)/2 for singular values."""
-    logs = [x.log() for x in spectrum]
-    if convention == SV:
-        return -balls.covariance([x.sqrt() for x in spectrum], rates, logs) / 2
-    return -2 * balls.covariance(spectrum, rates, logs)
 
 
 def certain_digits(value, digits=6):

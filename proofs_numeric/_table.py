@@ -48,7 +48,7 @@ def build(raw, dropped):
 
 
 def _losses(features, c):
-    """The squared error and the negative cosine of p = G z and t = H z+, the views exchanged to be each other's target."""
+    """The squared error and the negative cosine of p = G z and t = H z+, each view the other's target."""
     other = features[::-1]
     held = jnp.where(c.through == 1, other, jax.lax.stop_gradient(other))
     p, t = c.online * features, c.target * held
@@ -78,7 +78,7 @@ def margin(c):
 
 
 def _slopes(p, t, pt, through, mode):
-    """First-order terms of the two losses in e where the online features' mode is scaled by 1 + e; |p|^2, |t|^2, p.t per mode."""
+    """Both losses' slopes in e where the online features' mode is scaled by 1 + e, from |p|^2, |t|^2 and p.t per mode."""
 
     def scaled(values, power):
         return arb_series([balls.total(values), power * values[mode]], 2)

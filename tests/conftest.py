@@ -3,7 +3,11 @@
 Shapes in annotations are enforced through an option of jaxtyping's, in setup.cfg.
 """
 
+import os
 import zlib
+
+# Constant folding and the last optimisations take longer than the small problems of the tests.
+os.environ["XLA_FLAGS"] = "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1"
 
 import jax
 import numpy as np

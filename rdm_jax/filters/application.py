@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from rdm_jax._checks import as_features, choose, poison
-from rdm_jax.filters.gains import Filter, gain
+from rdm_jax.filters.gains import Filter, as_filter, gain
+from rdm_jax.filters.operators import from_left, product
 from rdm_jax.filters.products import filtered_by_products
 from rdm_jax.spectra.decompose import null_tolerance, singular_values, small_side, small_side_by_gram
-from rdm_jax.types import Array, ArrayLike, Features, Flag, Float, Gains, Int, Moment, Spectrum
+from rdm_jax.types import Array, ArrayLike, Features, Flag, Gains, Int, Moment, Spectrum
 
 __all__ = ["apply", "null_directions"]
 
@@ -66,12 +67,14 @@ def apply(
         ValueError: features not (n, d), or NaN or inf in them; an unknown side, method or scale; ``"matmul"`` with
             a filter that it does not cover.
 
+    >>> from rdm_jax.filters import power
     >>> features = [[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]
     >>> [[round(float(entry), 4) for entry in row] for row in apply(power(1), features)]
     [[9.0, 0.0], [0.0, 4.0], [0.0, 0.0]]
 
     Source: Zhuo et al. 2023, published code; docs/theory.md T1, T2.
     """
+    as_filter(filter, "filter")
     choose(side, ("online", "target"), "side")
     choose(method, ("exact", "matmul"), "method")
     choose(scale, ("batch", "sample"), "scale")
@@ -111,11 +114,18 @@ def _filtered(filter: Filter, features: Features, online: bool, per_sample: bool
     values, vectors = _decomposed(function, constant, online)
     alive = values > _cut(features) * values[0]
     gains = poison(jnp.where(alive, function(values), 0), jnp.isfinite(values[0]))
+    operator = product(vectors * gains[None], vectors.T)
     if not online:
         features = constant
     if features.shape[0] < features.shape[1]:
-        return _from_left(features, vectors, gains, jnp.where(alive, 1 / values, 0))
-    return _product(features, _product(vectors * gains[None], vectors.T))
+        return from_left(features, operator, [_over_square(vectors, gains, values), vectors.T])
+    return product(features, operator)
+
+
+def _over_square(vectors: Moment, gains: Gains, values: Spectrum) -> Moment:
+    """U diag(g / s^2), null directions left out; by one factor 1/s at a time, as 1/s^2 may overflow."""
+    inverse = jnp.where(gains == 0, 0, 1 / values)[None]
+    return vectors * inverse * (gains[None] * inverse)
 
 
 def _gains(filter: Filter, rows: int, per_sample: bool, values: Spectrum) -> Gains:
@@ -147,27 +157,5 @@ def _gram_is_enough(function: Function, values: Spectrum, wide: bool, online: bo
     return visible & kept & (steady | (not online))
 
 
-@jax.custom_jvp
-def _from_left(
-    features: Features, left: Float[Array, "n n"], gains: Float[Array, " n"], inverse: Float[Array, " n"]
-) -> Features:
-    """U diag(g) U^T Z, whose derivative in Z is taken at constant W = Z^T U diag(g / s^2) U^T Z."""
-    return _product(_product(left * gains[None], left.T), features)
-
-
-@_from_left.defjvp
-def _from_left_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Features, Features]:
-    features, left, gains, inverse = primals
-    fixed = jax.lax.stop_gradient(features)
-    # One factor 1/s at a time: 1/s^2 may overflow where g/s does not.
-    weights = left * inverse[None] * (gains * inverse)[None]
-    moved = _product(_product(_product(_product(tangents[0], fixed.T), weights), left.T), fixed)
-    return _from_left(*primals), moved
-
-
 def _cut(features: Features) -> float:
     return null_tolerance(features.shape, features.dtype)
-
-
-def _product(a: Array, b: Array) -> Array:
-    return jnp.matmul(a, b, precision="highest")

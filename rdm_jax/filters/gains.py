@@ -13,11 +13,11 @@ At s = 0 a gain that would be infinite there (negative powers, the logarithm) is
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 import jax.numpy as jnp
 
-from rdm_jax._checks import as_floating, poison, require
+from rdm_jax._checks import as_floating, choose, poison, require
 from rdm_jax.types import Array, ArrayLike, Gains, Spectrum
 
 __all__ = ["Filter", "compose", "identity", "log", "log1p", "log1p_square", "power", "wiener"]
@@ -39,6 +39,9 @@ class Filter:
 
     name: str
     parameters: tuple[Union[float, "Filter"], ...] = ()
+
+    def __post_init__(self) -> None:
+        choose(self.name, _GAINS, "name")
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.parameters))})"
@@ -71,7 +74,7 @@ class Filter:
         return poison(gain(self, values, float(samples)), valid)
 
 
-def power(exponent: float) -> Filter:
+def power(exponent: ArrayLike) -> Filter:
     """Powers: g(s) = s^a, so the output singular values are s^(1 + a).
 
     a = 0 leaves the features as they are, a = -1 gives the polar factor (all singular values 1), and a = -1/2 gives
@@ -160,7 +163,7 @@ def identity() -> Filter:
     return Filter("identity")
 
 
-def wiener(noise: float, ridge: float) -> Filter:
+def wiener(noise: ArrayLike, ridge: ArrayLike) -> Filter:
     """The optimal linear predictor under isotropic view noise: g = max(lambda - nu, 0) / (lambda + rho).
 
     lambda = s^2 / n is the eigenvalue of the per-sample second moment, whatever ``scale`` says: noise has that unit.
@@ -210,10 +213,14 @@ def compose(f: Filter, g: Filter) -> Filter:
 
     Source: docs/theory.md, notation.
     """
-    for name, value in (("f", f), ("g", g)):
-        if not isinstance(value, Filter):
-            raise ValueError(f"{name} must be a Filter such as power(-0.5), got {value!r}")
-    return Filter("compose", (f, g))
+    return Filter("compose", (as_filter(f, "f"), as_filter(g, "g")))
+
+
+def as_filter(value: Any, name: str) -> Filter:
+    """The value, if it is a filter."""
+    if not isinstance(value, Filter):
+        raise ValueError(f"{name} must be a Filter such as rdm_jax.filters.power(-0.5), got {value!r}")
+    return value
 
 
 def gain(filter: Filter, values: Spectrum, samples: float) -> Gains:
@@ -221,7 +228,7 @@ def gain(filter: Filter, values: Spectrum, samples: float) -> Gains:
     return _GAINS[filter.name](values, samples, *filter.parameters)
 
 
-def _number(value: float, name: str) -> float:
+def _number(value: Any, name: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:

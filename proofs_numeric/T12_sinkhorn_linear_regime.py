@@ -1,0 +1,1 @@
+"""Being written by the lead: leave this file alone, and skip the statement."""
