@@ -112,6 +112,36 @@ def equality(c):
     return [constant, len(modes) == 1 or any(same(a, b) for a, b in zip(modes[:-1], modes[1:], strict=True))]
 
 
+def lorenz(spectrum):
+    """Shares of the k largest values, k = 0 ... d, in NumPy."""
+    ordered = np.sort(spectrum)[::-1]
+    return [0.0, *(np.cumsum(ordered) / ordered.sum()).tolist()]
+
+
+def record(seed):
+    """Majorization (Lorenz) curves of a power-law spectrum and of its filtered versions."""
+    spectrum = np.arange(1, 33) ** -1.0
+    random = np.random.default_rng(seed)
+    weights = {
+        "w = lambda (low-pass)": spectrum,
+        "w = lambda^(1/3) (low-pass)": spectrum ** (1 / 3),
+        "w = 1": np.ones_like(spectrum),
+        "w = lambda^(-1/2) (high-pass, order kept)": spectrum**-0.5,
+        "w in any order": np.exp(1.5 * random.standard_normal(32)),
+    }
+    return {"spectrum": "lambda_i = 1/i, d = 32", "curves": {name: lorenz(w * spectrum) for name, w in weights.items()}}
+
+
+def draw(figure, record):
+    axes = figure.subplots()
+    styles = ("-", "--", "k-", "-.", ":")
+    for (name, shares), style in zip(record["curves"].items(), styles, strict=True):
+        axes.plot(range(len(shares)), shares, style, label=name)
+    axes.set_xlabel(f"k ({record['spectrum']})")
+    axes.set_ylabel(r"share of the k largest entries of $w\lambda$")
+    axes.legend(loc="lower right")
+
+
 STATEMENT = Statement(
     name="L1",
     title="monotone ratio implies majorization",
@@ -171,5 +201,13 @@ STATEMENT = Statement(
                 ),
             ),
         ),
+    ),
+    figure=Figure(
+        caption=(
+            "Majorization (Lorenz) curves of lambda_i = 1/i and of w lambda: a curve that lies above another everywhere majorizes it. "
+            "Low-pass weights lie above w = 1, order-preserving high-pass ones below; weights in any order may cross it."
+        ),
+        record=record,
+        draw=draw,
     ),
 )

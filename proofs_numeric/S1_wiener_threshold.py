@@ -135,8 +135,8 @@ def ball_margin(c):
 def distance(c):
     """Lower bounds of the first two margins, so that their ratios are at least 1.
 
-    Ordered variables have 4 |Cov| >= E|x - Ex| E|y - Ey|; and the sums up to each mode are at least half of what the first
-    and the last mode contribute, q_p,1 q_p,d |theta_1 - theta_d|.
+    Ordered variables have 4 |Cov| >= E|x - Ex| E|y - Ey|; and each sum of the k largest is at least half of what the
+    first and the last mode make of it, q_p,1 q_p,d |theta_1 - theta_d|.
     """
     alive, weights = c.spectrum > 0, c.online**2 * c.spectrum
     shares = weights / jnp.sum(weights)
@@ -294,15 +294,20 @@ def _shape(theta):
     return np.where(np.all(steps >= 0, axis=1), 1, np.where(np.all(steps <= 0, axis=1), -1, 0))
 
 
+@jax.jit
+def _measures(spectrum, signal, gains):
+    """The log-rank difference, dH/dt in units of E[p.t]/E|z|^2, and theta, by the library."""
+    options = {"online_gains": gains, "signal": signal}
+    difference = jnp.log(spectra.effective_rank(spectrum) / spectra.effective_rank(gains**2 * spectrum))
+    rise = theory.entropy_rate_wiener(spectrum, **options) * jnp.sum(spectrum, axis=-1)
+    return difference, rise / jnp.sum(gains * signal, axis=-1), theory.wiener_threshold(spectrum, **options)
+
+
 def record(seed):
     spectrum, signal, gains = _plane(generator("S1", "figure", seed), 20_000)
-    options = {"online_gains": gains, "signal": signal}
-    power = np.sum(gains * signal, axis=1) / np.sum(spectrum, axis=1)
-    rise = np.asarray(theory.entropy_rate_wiener(spectrum, **options)) / power
-    difference = np.asarray(jnp.log(spectra.effective_rank(spectrum) / spectra.effective_rank(gains**2 * spectrum)))
-    shape = _shape(np.asarray(theory.wiener_threshold(spectrum, **options)))
+    difference, rise, theta = (np.asarray(values) for values in _measures(spectrum, signal, gains))
     low_pass = (_shape(gains) == -1) & (difference > 0)
-    plane, kinds = np.round([difference, rise], 5)[:, :600], shape[:600]
+    plane, kinds = np.round([difference, rise], 5)[:, :600], _shape(theta)[:600]
     return {
         "sampler": (
             "8 modes, isotropic noise 1, signal-to-noise log-uniform in [0.03, 30]; half with a random monotone g, "

@@ -85,15 +85,9 @@ def ball_margin(c):
     return [eig, balls.entropy(target) - balls.entropy(online)]
 
 
-def squared_distance(first, second):
-    """||q - q'||_1^2: by S4 at most twice the log-rank difference, since one is the other under a low-pass filter."""
-    shares = (x / jnp.sum(x) for x in (first, second))
-    return jnp.sum(jnp.abs(next(shares) - next(shares))) ** 2
-
-
 def distance(c):
     online, target = c.singular, c.gains * c.singular
-    return jnp.stack([squared_distance(online**2, target**2), squared_distance(online, target)])
+    return jnp.stack([_common.squared_distance(online**2, target**2), _common.squared_distance(online, target)])
 
 
 def equality(c):
@@ -148,8 +142,8 @@ def log_singular(singular):
 
 def margin_power(c):
     s, b = c.singular, c.order
-    target = powered(s, 1 + c.exponent)
-    ranks = log_ranks(jnp.stack([s, target, powered(s, c.fraction * b), powered(s, b)]))
+    exponents = [2.0, 2 * (1 + c.exponent), 1.0, 1 + c.exponent, 2 * b, 2 * c.fraction * b]
+    ranks = jnp.log(spectra.effective_rank(jnp.stack([powered(s, k) for k in exponents])))
 
     def entropy(exponent):
         return jnp.log(spectra.effective_rank(powered(s, 2 * exponent)))
@@ -158,7 +152,7 @@ def margin_power(c):
     predicted = theory.entropy_rate(powered(s, 2 * b), logs)
     scale = 1 + jnp.abs(b) * (2 * jnp.min(logs)) ** 2
     residual = -jnp.abs(jax.jvp(entropy, (b,), (jnp.ones_like(b),))[1] - predicted) / scale
-    return jnp.stack([*(ranks[:, 1] - ranks[:, 0]), ranks[0, 2] - ranks[0, 3], residual])
+    return jnp.append(ranks[1::2] - ranks[::2], residual)
 
 
 def ball_margin_power(c):
@@ -184,8 +178,8 @@ def ball_margin_power(c):
 
 def distance_power(c):
     s, reach = c.singular, jnp.abs(1 + c.exponent)
-    eig, sv = (squared_distance(powered(s, k), powered(s, k * reach)) for k in (2, 1))
-    return jnp.stack([eig, sv, squared_distance(powered(s, 2 * c.fraction * c.order), powered(s, 2 * c.order)), jnp.ones(())])
+    eig, sv = (_common.squared_distance(powered(s, k), powered(s, k * reach)) for k in (2, 1))
+    return jnp.stack([eig, sv, _common.squared_distance(powered(s, 2 * c.fraction * c.order), powered(s, 2 * c.order)), jnp.ones(())])
 
 
 def equality_power(c):
@@ -300,6 +294,7 @@ STATEMENT = Statement(
             hypotheses=(
                 SORTED,
                 Hypothesis("positive gains", "h > 0 on the support", lambda c: (c.gains > 0) | ~on(c.singular)),
+                Hypothesis("function of s", "equal s, equal h", _common.equal_gains_at_ties),
                 Hypothesis(
                     "high-pass", "h nonincreasing in s", lambda c: nondecreasing(c.gains, on(c.singular))
                 ),

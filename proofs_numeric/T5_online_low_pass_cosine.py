@@ -183,16 +183,18 @@ def certified_tail(large, gains, small, gain, count):
         return _growth.certain_digits({"modes": arb(len(spectrum)), "eig": eig, "sv": sv})
 
 
+@jax.jit
+def _rises(spectrum, gains):
+    rates = theory.growth_rates(spectrum, online_gains=gains)
+    return jnp.stack([theory.entropy_rate(spectrum, rates, convention=name) for name in ("eig", "sv")])
+
+
 def _curve(large, gains, small, gain, counts):
     """dH/dt of both conventions by the library, for each number of small modes."""
-    arrays = [
-        np.array([float(x) for x in (*values, *[tail] * counts[-1])])
-        for values, tail in ((large, small), (gains, gain))
-    ]
-    alive = np.arange(len(arrays[0])) < len(large) + np.array(counts)[:, None]
-    spectrum = np.where(alive, arrays[0] ** 2, 0.0)
-    rates = theory.growth_rates(spectrum, online_gains=arrays[1])
-    return [np.asarray(theory.entropy_rate(spectrum, rates, convention=name)).tolist() for name in ("eig", "sv")]
+    rows = ((*values, *[tail] * counts[-1]) for values, tail in ((large, small), (gains, gain)))
+    singular, filter_ = np.array([[float(value) for value in row] for row in rows])
+    alive = np.arange(len(singular)) < len(large) + np.array(counts)[:, None]
+    return np.asarray(_rises(np.where(alive, singular**2, 0.0), filter_)).tolist()
 
 
 def record(seed):

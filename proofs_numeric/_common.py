@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flint import arb
 
-from rdm_jax.claims import balls, families
+from rdm_jax.claims import balls, families, on
 
 
 def least(values):
@@ -86,3 +86,14 @@ def sample_angles(tape):
     ends = jnp.where(turns < jnp.pi / 2, 0.0, jnp.pi / 2)
     power = jnp.full(turns.shape, tape.scalar(0.0, jnp.pi))
     return jnp.where(kind < 0.1, 0.0, jnp.where(kind < 0.3, ends, jnp.where(kind < 0.5, power, turns)))
+
+
+def equal_gains_at_ties(c):
+    """Neighbours on the support with equal singular values have equal gains: the filter is a function of s."""
+    return (c.singular[:-1] != c.singular[1:]) | (c.gains[:-1] == c.gains[1:]) | ~on(c.singular[1:])
+
+
+def squared_distance(first, second):
+    """||q - q'||_1^2: by S4 at most twice the log-rank difference, since one is the other under a low-pass filter."""
+    shares = (x / jnp.sum(x) for x in (first, second))
+    return jnp.sum(jnp.abs(next(shares) - next(shares))) ** 2

@@ -78,7 +78,7 @@ def margin(c):
 
 
 def _slopes(p, t, pt, through, mode):
-    """Both losses' slopes in e where the online features' mode is scaled by 1 + e, from |p|^2, |t|^2 and p.t per mode."""
+    """Both losses' slopes in e, the scale of the online features' mode being 1 + e; from |p|^2, |t|^2, p.t per mode."""
 
     def scaled(values, power):
         return arb_series([balls.total(values), power * values[mode]], 2)

@@ -45,6 +45,8 @@ def render(
         figure = Figure(figsize=size)
         draw(figure, record)
         image = io.BytesIO()
-        metadata = {"Software": None} if format == "png" else {"CreationDate": None} if format == "pdf" else {"Date": None}
+        metadata = (
+            {"Software": None} if format == "png" else {"CreationDate": None} if format == "pdf" else {"Date": None}
+        )
         figure.savefig(image, format=format, metadata=metadata)
     return image.getvalue()

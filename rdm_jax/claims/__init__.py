@@ -30,7 +30,14 @@ from rdm_jax.claims.claim import (
     Stratum,
 )
 from rdm_jax.claims.order import OrderResult, order
-from rdm_jax.claims.predicates import at_least, nearly_nondecreasing, nearly_nonincreasing, nondecreasing, nonincreasing, on
+from rdm_jax.claims.predicates import (
+    at_least,
+    nearly_nondecreasing,
+    nearly_nonincreasing,
+    nondecreasing,
+    nonincreasing,
+    on,
+)
 from rdm_jax.claims.search import (
     Batch,
     CheckResult,

@@ -112,7 +112,9 @@ def _follow(events: Any, files: Mapping[str, Path], console: Console, records: d
                 records[event.statement] = event.record
                 row = report.VERDICT_STYLE[event.record["verdict"]]
                 verdict = f"[{row}]{event.record['verdict']}[/]"
-                progress.console.print(f"{event.statement:<4} {verdict} ({event.record['seconds']:.1f} s)", highlight=False)
+                progress.console.print(
+                    f"{event.statement:<4} {verdict} ({event.record['seconds']:.1f} s)", highlight=False
+                )
                 progress.update(overall, advance=1)
             progress.update(overall, description=f"[bold]{f'{len(records)} of {len(files)} statements':<60}[/]")
 

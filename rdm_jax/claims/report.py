@@ -211,8 +211,10 @@ def _claim_section(claim: Record) -> str:
     if claim["attack"]["counterexample"]:
         parts.append(_tag("p", "Counterexample: " + _counterexample(claim["attack"]["counterexample"])))
     if claim["ablations"]:
-        rows = ([html.escape(a["text"]), ", ".join(map(html.escape, a["drops"])), _counterexample(a["counterexample"])]
-                for a in claim["ablations"])
+        rows = (
+            [html.escape(a["text"]), ", ".join(map(html.escape, a["drops"])), _counterexample(a["counterexample"])]
+            for a in claim["ablations"]
+        )
         parts.append(_rows(("instead", "drops", "certified counterexample"), rows))
     if claim["domain"]:
         rows = ([html.escape(d["name"]), html.escape(d["error"] or "no error: a failure")] for d in claim["domain"])
@@ -221,7 +223,9 @@ def _claim_section(claim: Record) -> str:
 
 
 def _reasons(reasons: Sequence[str]) -> str:
-    return _tag("ul", "".join(_tag("li", html.escape(reason)) for reason in reasons), class_="reasons") if reasons else ""
+    return (
+        _tag("ul", "".join(_tag("li", html.escape(reason)) for reason in reasons), class_="reasons") if reasons else ""
+    )
 
 
 def _orders(orders: Sequence[Record]) -> str:

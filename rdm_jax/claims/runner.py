@@ -87,7 +87,9 @@ def broken_record(name: str, title: str, reason: str) -> Record:
     return {**text, **blank, "verdict": "fails", "error": reason}
 
 
-def _verify_file(path: Path, budget: Budget, seed: int, figures: Path | None, progress: Callable[[str], None]) -> Record:
+def _verify_file(
+    path: Path, budget: Budget, seed: int, figures: Path | None, progress: Callable[[str], None]
+) -> Record:
     statement = load_statement(path)
     record = verify_statement(statement, budget=budget, seed=seed, progress=progress)
     record = json.loads(json.dumps(record))

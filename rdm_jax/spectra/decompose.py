@@ -70,9 +70,9 @@ def eigenvalues(moment: ArrayLike) -> Spectrum:
 
     Source: docs/theory.md, notation.
     """
-    matrix, valid, coarseness = _as_moment(moment)
-    values, nonnegative = _clip(_eigenvalues(matrix), coarseness)
-    return poison(values, valid & nonnegative)
+    matrix, coarseness = _as_moment(moment)
+    values, *sound = _checked_eigenvalues(matrix, coarseness)
+    return poison(values, _required(matrix, *sound))
 
 
 def eigensystem(moment: ArrayLike) -> Eigensystem:
@@ -96,10 +96,10 @@ def eigensystem(moment: ArrayLike) -> Eigensystem:
 
     Source: docs/theory.md, notation.
     """
-    matrix, valid, coarseness = _as_moment(moment)
-    values, vectors = _eigh(jax.lax.stop_gradient(matrix))
-    values, nonnegative = _clip(values, coarseness)
-    return Eigensystem(poison(values, valid & nonnegative), poison(vectors, valid & nonnegative))
+    matrix, coarseness = _as_moment(moment)
+    values, vectors, *sound = _checked_eigensystem(jax.lax.stop_gradient(matrix), coarseness)
+    valid = _required(matrix, *sound)
+    return Eigensystem(poison(values, valid), poison(vectors, valid))
 
 
 def singular_values(features: ArrayLike) -> Spectrum:
@@ -160,50 +160,61 @@ def _tall(features: Features) -> Features:
     return features if features.shape[0] >= features.shape[1] else features.T
 
 
-def _as_moment(moment: ArrayLike) -> tuple[Moment, Flag, float]:
-    """The matrix, whether it is finite and symmetric, and its input's epsilon in units of the working epsilon."""
+def _as_moment(moment: ArrayLike) -> tuple[Moment, float]:
+    """The matrix, and its input's epsilon in units of the working epsilon."""
     matrix = as_floating(moment, "moment")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(
             f"moment must have shape (d, d) with d >= 1, got {matrix.shape}; "
             "for features use rdm_jax.spectra.second_moment(features) first"
         )
-    coarseness = float(_epsilon(jnp.asarray(moment).dtype) / _epsilon(matrix.dtype))
-    finite, symmetric = _inspected(matrix, coarseness)
+    return matrix, _epsilon(jnp.asarray(moment).dtype) / _epsilon(matrix.dtype)
+
+
+def _required(matrix: Moment, finite: Flag, symmetric: Flag, nonnegative: Flag) -> Flag:
     require(finite, f"moment of shape {matrix.shape} holds NaN or inf; check the features it was computed from")
     require(symmetric, f"moment of shape {matrix.shape} is not symmetric; pass (moment + moment.T) / 2 if it should be")
-    return matrix, finite & symmetric, coarseness
-
-
-@jax.jit
-def _inspected(matrix: Moment, coarseness: Scalar | float) -> tuple[Flag, Flag]:
-    symmetric = jnp.max(jnp.abs(matrix - matrix.T)) <= coarseness * jnp.max(rounding(matrix))
-    return jnp.all(jnp.isfinite(matrix)), symmetric
+    require(
+        nonnegative,
+        "moment has a negative eigenvalue beyond rounding: it must be a second moment or covariance, "
+        "which have none (use rdm_jax.spectra.second_moment)",
+    )
+    return finite & symmetric & nonnegative
 
 
 def _epsilon(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else float(jnp.finfo(float).eps)
 
 
-def _clip(values: Spectrum, coarseness: float) -> tuple[Spectrum, Flag]:
-    """Set negatives to 0, letting gradients through (a trace's is 1 at 0 too); whether all were within rounding."""
-    nonnegative = values[-1] >= -coarseness * rounding(values)
-    require(
-        nonnegative,
-        "moment has a negative eigenvalue beyond rounding: it must be a second moment or covariance, "
-        "which have none (use rdm_jax.spectra.second_moment)",
-    )
-    return values - jax.lax.stop_gradient(jnp.minimum(values, 0)), nonnegative
+@jax.jit
+def _checked_eigenvalues(matrix: Moment, coarseness: Scalar | float) -> tuple[Spectrum, Flag, Flag, Flag]:
+    values = _eigenvalues(matrix)
+    return _clipped(values), *_soundness(matrix, values, coarseness)
 
 
 @jax.jit
+def _checked_eigensystem(matrix: Moment, coarseness: Scalar | float) -> tuple[Spectrum, Moment, Flag, Flag, Flag]:
+    values, vectors = _eigh(matrix)
+    return _clipped(values), vectors, *_soundness(matrix, values, coarseness)
+
+
+def _clipped(values: Spectrum) -> Spectrum:
+    """Set negatives to 0, letting gradients through: that of the trace is 1 at 0 too."""
+    return values - jax.lax.stop_gradient(jnp.minimum(values, 0))
+
+
+def _soundness(matrix: Moment, values: Spectrum, coarseness: Scalar | float) -> tuple[Flag, Flag, Flag]:
+    """Finite, symmetric, and no eigenvalue below 0, up to the rounding of what was given."""
+    symmetric = jnp.max(jnp.abs(matrix - matrix.T)) <= coarseness * jnp.max(rounding(matrix))
+    return jnp.all(jnp.isfinite(matrix)), symmetric, values[-1] >= -coarseness * rounding(values)
+
+
 def _eigh(matrix: Moment) -> tuple[Spectrum, Moment]:
     values, vectors = jnp.linalg.eigh(matrix)
     return values[::-1], vectors[:, ::-1]
 
 
 @jax.custom_jvp
-@jax.jit
 def _eigenvalues(matrix: Moment) -> Spectrum:
     return jnp.linalg.eigvalsh(matrix)[::-1]
 

@@ -70,8 +70,8 @@ def read_per_mode(
 def read_per_batch(
     value: ArrayLike, spectrum: Spectrum, name: str, *, finite: bool = True, positive: bool = False
 ) -> tuple[Array, Flag]:
-    """A nonnegative scalar or one number per spectrum of the batch, kept beside the modes with a last axis of 1."""
-    array = as_floating(value, name)
+    """A nonnegative scalar or one number per spectrum of the batch, in its dtype and with a last axis of 1."""
+    array = as_floating(value, name).astype(spectrum.dtype)
     if array.ndim > 0 and array.shape != spectrum.shape[:-1]:
         raise ValueError(
             f"{name} of shape {array.shape} must be a scalar or one number per spectrum, here {spectrum.shape[:-1]}; "
@@ -84,9 +84,9 @@ def read_per_batch(
     return array[..., None], valid
 
 
-def read_scale(value: ArrayLike, name: str) -> tuple[Array, Flag]:
-    """A positive finite scalar: a temperature or an entropic regularisation."""
-    scale = as_floating(value, name)
+def read_scale(value: ArrayLike, beside: Array, name: str) -> tuple[Array, Flag]:
+    """A positive finite scalar, a temperature or an entropic regularisation, in the dtype of the array beside it."""
+    scale = as_floating(value, name).astype(beside.dtype)
     valid = jnp.isfinite(scale) & (scale > 0)
     if scale.ndim > 0:
         raise ValueError(f"{name} must be a scalar, got shape {scale.shape}; use jax.vmap to run several")
@@ -136,12 +136,6 @@ def log_deviation(spectrum: Spectrum, weights: Array) -> Array:
 def covariance(first: Array, second: Array, weights: Array) -> Batched:
     """E_w[x y] of two deviations."""
     return weighted_mean(first * second, weights)[..., 0]
-
-
-def threshold(modes: Modes) -> Gains:
-    """theta = h m / (lambda g) where the online output has the mode, 0 elsewhere."""
-    has = (modes.spectrum > 0) & (modes.online > 0)
-    return only(has, modes.target * modes.ratio / only(has, modes.online, 1.0))
 
 
 def rank_one_update(diagonal: Spectrum, vector: Array, factor: Array | float) -> Spectrum:

@@ -71,8 +71,12 @@ def growth_rates(
     [-0.1111, 0.2222]
     """
     modes = _modes.read_modes(spectrum, online_gains, target_gains, signal)
-    rates = _squared_rates(modes) if _is_squared(loss) else _cosine_rates(_with_online_output(modes))
-    return poison(_modes.only(modes.spectrum > 0, rates), modes.valid[..., None])
+    if _is_squared(loss):
+        pull = modes.target * modes.ratio - modes.online
+    else:
+        modes = _with_online_output(modes)
+        pull = _net_pull(modes)
+    return poison(_modes.only(modes.spectrum > 0, modes.online * pull), modes.valid[..., None])
 
 
 def common_factor(
@@ -174,7 +178,8 @@ def entropy_rate_wiener(
     dH/dt = -2 E_q[g^2] Cov_{q_p}(theta, log lambda),    theta_i = h_i m_i / (lambda_i g_i),
 
     q = lambda / sum lambda, q_p = g^2 lambda / sum(g^2 lambda). Common factor excluded. Equal to ``entropy_rate`` of
-    ``growth_rates``, by another path; modes with g = 0 have no weight in q_p, and no growth.
+    ``growth_rates``. Evaluated as -2 E_q[g (u - kappa g) (log lambda - E_{q_p}[log lambda])] without dividing by g, so
+    modes with g = 0 are no special case: they have no weight in q_p, and no growth.
 
     Args:
         spectrum: (..., d) eigenvalues lambda of the second moment.
@@ -195,10 +200,8 @@ def entropy_rate_wiener(
     0.1027
     """
     modes = _with_online_output(_modes.read_modes(spectrum, online_gains, target_gains, signal))
-    weights = modes.online**2 * modes.spectrum
-    logs, threshold = _modes.log_deviation(modes.spectrum, weights), _modes.threshold(modes)
-    spread = _modes.covariance(_modes.deviation(threshold, weights), logs, weights)
-    return poison(-2 * _modes.weighted_mean(modes.online**2, modes.spectrum)[..., 0] * spread, modes.valid)
+    logs = _modes.log_deviation(modes.spectrum, _modes.relative(modes.online) ** 2 * _modes.relative(modes.spectrum))
+    return poison(-2 * _modes.covariance(modes.online * _net_pull(modes), logs, modes.spectrum), modes.valid)
 
 
 def single_crossing(spectrum: ArrayLike, rates: ArrayLike) -> Crossing:
@@ -259,15 +262,12 @@ def _read_rates(spectrum: ArrayLike, rates: ArrayLike) -> tuple[Spectrum, Gains,
     return jnp.broadcast_to(eigenvalues, growth.shape), growth, valid & usable
 
 
-def _squared_rates(modes: Modes) -> Gains:
-    return modes.online * (modes.target * modes.ratio - modes.online)
-
-
-def _cosine_rates(modes: Modes) -> Gains:
+def _net_pull(modes: Modes) -> Gains:
+    """u - kappa g = g (theta - kappa) under the mean-field cosine, as a difference of deviations."""
     pull = modes.target * modes.ratio
     weights = _modes.relative(modes.online) * _modes.relative(modes.spectrum)
     kappa = _modes.weighted_mean(pull, weights) / _modes.weighted_mean(modes.online, weights)
-    return modes.online * (_modes.deviation(pull, weights) - kappa * _modes.deviation(modes.online, weights))
+    return _modes.deviation(pull, weights) - kappa * _modes.deviation(modes.online, weights)
 
 
 def _power(spectrum: Spectrum, order: float) -> Spectrum:

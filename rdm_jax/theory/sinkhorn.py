@@ -47,7 +47,7 @@ def sinkhorn_knopp(scores: ArrayLike, epsilon: ArrayLike, iterations: int = 3, o
     if order not in _ORDERS:
         raise ValueError(f'order must be "rows-first" or "columns-first", got {order!r}')
     matrix, finite = as_features(scores, "scores")
-    scale, valid = _modes.read_scale(epsilon, "epsilon")
+    scale, valid = _modes.read_scale(epsilon, matrix, "epsilon")
     return poison(jnp.exp(_iterate(matrix / scale, iterations, _ORDERS[order])), finite & valid)
 
 
@@ -73,7 +73,7 @@ def sinkhorn_linearisation(scores: ArrayLike, epsilon: ArrayLike) -> Features:
     [0.275, 0.225]
     """
     matrix, finite = as_features(scores, "scores")
-    scale, valid = _modes.read_scale(epsilon, "epsilon")
+    scale, valid = _modes.read_scale(epsilon, matrix, "epsilon")
     centered = matrix - jnp.mean(matrix, axis=0, keepdims=True)
     centered = centered - jnp.mean(centered, axis=1, keepdims=True)
     return poison((1 + centered / scale) / matrix.size, finite & valid)

@@ -28,7 +28,7 @@ def softmax_linearisation(logits: ArrayLike, temperature: ArrayLike) -> Features
     [0.55, 0.45]
     """
     scores, finite = as_features(logits, "logits")
-    tau, valid = _modes.read_scale(temperature, "temperature")
+    tau, valid = _modes.read_scale(temperature, scores, "temperature")
     centered = scores - jnp.mean(scores, axis=-1, keepdims=True)
     return poison((1 + centered / tau) / scores.shape[-1], finite & valid)
 
@@ -146,5 +146,5 @@ def _read_linear_model(
     """Eigenvalues of the logits' covariance, the factor 1/(K tau)^2, and whether both are valid."""
     _check_classes(classes)
     eigenvalues, valid = _modes.read_spectrum(covariance_spectrum, "covariance_spectrum")
-    tau, tau_valid = _modes.read_scale(temperature, "temperature")
+    tau, tau_valid = _modes.read_scale(temperature, eigenvalues, "temperature")
     return eigenvalues, 1 / (classes * tau) ** 2, valid & tau_valid

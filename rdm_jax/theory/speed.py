@@ -99,7 +99,7 @@ def speed_bounds(
 
 
 def _read_slope(slope: ArrayLike, spectrum: Spectrum) -> Batched:
-    return jnp.broadcast_to(as_floating(slope, "slope"), spectrum.shape[:-1])
+    return jnp.broadcast_to(as_floating(slope, "slope").astype(spectrum.dtype), spectrum.shape[:-1])
 
 
 def _neighbours(spectrum: Spectrum, values: Array) -> tuple[Array, Array, Array]:

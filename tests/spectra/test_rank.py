@@ -1,5 +1,6 @@
 """Effective ranks: hand-solved spectra, the definitions in NumPy float64, and gradients at the bad points."""
 
+import functools
 import itertools
 import math
 
@@ -58,8 +59,20 @@ def perplexity(values):
     return math.exp(-sum(share * math.log(share) for share in shares))
 
 
+@functools.lru_cache
+def gradient_of(function):
+    """Compiled once for each function, not once for each primitive in it."""
+    return jax.jit(jax.grad(function))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward_slope(function, point, direction):
+    return jax.jvp(function, (point,), (direction,))[1]
+
+
 def slope_along(function, point, direction, step=1e-6):
-    return (float(function(point + step * direction)) - float(function(point - step * direction))) / (2 * step)
+    compiled = jax.jit(function)
+    return (float(compiled(point + step * direction)) - float(compiled(point - step * direction))) / (2 * step)
 
 
 # Values.
@@ -120,7 +133,7 @@ def test_orders_near_one_follow_the_cumulants(x64):
         found = math.log(renyi_effective_rank(shares, 1 + excess))
         # H_(1+e) = H - e Var/2 + O(e^2).
         assert_allclose(found, entropy - ((1 + excess) - 1) * variance / 2, rtol=1e-14)
-    derivative = jax.grad(lambda order: jnp.log(renyi_effective_rank(shares, order)))
+    derivative = gradient_of(lambda order: jnp.log(renyi_effective_rank(shares, order)))
     assert_allclose(derivative(1.0), -variance / 2, rtol=1e-12)
     assert_allclose(derivative(1.01), -variance / 2, rtol=0.02)
 
@@ -317,9 +330,9 @@ def test_gradient_of_effective_rank_in_closed_form(x64, spectrum):
     entropy = -(shares @ np.log(shares))
     expected = np.zeros(4)
     expected[spectrum > 0] = -(np.log(shares) + entropy) / spectrum.sum() * math.exp(entropy)
-    assert_allclose(jax.grad(effective_rank)(jnp.asarray(spectrum)), expected, rtol=1e-11, atol=1e-13)
+    assert_allclose(gradient_of(effective_rank)(jnp.asarray(spectrum)), expected, rtol=1e-11, atol=1e-13)
     # Order 1 is the same function, gradient included.
-    assert_allclose(jax.grad(renyi_effective_rank)(jnp.asarray(spectrum), 1.0), expected, rtol=1e-11, atol=1e-13)
+    assert_allclose(gradient_of(renyi_effective_rank)(jnp.asarray(spectrum), 1.0), expected, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("spectrum", [(1.0, 1, 1, 1), (4.0, 2, 2, 1), (3.0, 1, 0, 0)])
@@ -329,27 +342,27 @@ def test_gradient_of_higher_orders_is_right_at_zero_eigenvalues_too(x64, spectru
     total, powers = spectrum.sum(), np.sum(spectrum**order)
     rank = (powers / total**order) ** (1 / (1 - order))
     expected = rank * order / (1 - order) * (spectrum ** (order - 1) / powers - 1 / total)
-    found = jax.grad(renyi_effective_rank)(jnp.asarray(spectrum), order)
+    found = gradient_of(renyi_effective_rank)(jnp.asarray(spectrum), order)
     assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
     if order == 2:
-        assert_allclose(jax.grad(participation_ratio)(jnp.asarray(spectrum)), expected, rtol=1e-11, atol=1e-13)
+        assert_allclose(gradient_of(participation_ratio)(jnp.asarray(spectrum)), expected, rtol=1e-11, atol=1e-13)
 
 
 def test_gradient_near_order_one_is_that_of_order_one(x64):
     spectrum = jnp.array([4.0, 2.0, 1.0, 0.5])
-    at_one = jax.grad(effective_rank)(spectrum)
+    at_one = gradient_of(effective_rank)(spectrum)
     for excess in (1e-12, 1e-8, -1e-8):
-        assert_allclose(jax.grad(renyi_effective_rank)(spectrum, 1 + excess), at_one, atol=10 * abs(excess) + 1e-14)
+        assert_allclose(gradient_of(renyi_effective_rank)(spectrum, 1 + excess), at_one, atol=10 * abs(excess) + 1e-14)
 
 
 def test_gradient_of_the_extreme_orders(x64):
     spectrum = jnp.array([4.0, 2.0, 2.0, 0.0])
     # sum/max: (1/4, ...), and through the maximum -8/16.
     expected = [0.25 - 0.5, 0.25, 0.25, 0.25]
-    assert_allclose(jax.grad(stable_rank)(spectrum), expected, atol=1e-12)
-    assert_allclose(jax.grad(renyi_effective_rank)(spectrum, jnp.inf), expected, atol=1e-12)
-    assert_allclose(jax.grad(renyi_effective_rank)(spectrum, 0.0), np.zeros(4), atol=1e-12)
-    assert_allclose(jax.grad(numerical_rank)(spectrum), np.zeros(4))
+    assert_allclose(gradient_of(stable_rank)(spectrum), expected, atol=1e-12)
+    assert_allclose(gradient_of(renyi_effective_rank)(spectrum, jnp.inf), expected, atol=1e-12)
+    assert_allclose(gradient_of(renyi_effective_rank)(spectrum, 0.0), np.zeros(4), atol=1e-12)
+    assert_allclose(gradient_of(numerical_rank)(spectrum), np.zeros(4))
 
 
 POINTS = {
@@ -371,11 +384,11 @@ def test_feature_gradients_are_difference_quotients(x64, rng, values, shape, fun
     left, right = np.linalg.qr(rng.normal(size=(shape[0], 4)))[0], np.linalg.qr(rng.normal(size=(shape[1], 4)))[0]
     features = jnp.asarray(left * np.array(values) @ right.T)
     direction = rng.normal(size=shape)
-    gradient = jax.grad(function)(features)
+    gradient = gradient_of(function)(features)
     assert np.isfinite(gradient).all()
     # What leaves 0 does so evenly, |t| or t^2 log t, and drops out of the central difference; t |t| log |t| stays.
     assert_allclose(jnp.vdot(gradient, direction), slope_along(function, features, direction), rtol=1e-6, atol=3e-5)
-    forward = jax.jvp(function, (features,), (jnp.asarray(direction),))[1]
+    forward = forward_slope(function, features, jnp.asarray(direction))
     assert_allclose(forward, jnp.vdot(gradient, direction), rtol=1e-9, atol=1e-11)
 
 
@@ -387,7 +400,7 @@ def test_feature_gradients_with_options(x64, rng, options):
         return feature_effective_rank(x, **options)
 
     # Three centred rows have one null direction exactly.
-    found = jnp.vdot(jax.grad(function)(features), direction)
+    found = jnp.vdot(gradient_of(function)(features), direction)
     assert_allclose(found, slope_along(function, features, direction), rtol=1e-6, atol=1e-8)
 
 
@@ -397,7 +410,7 @@ def test_gradient_of_rankme_at_tiny_values(x64, rng):
     shares = values / values.sum()
     entropy = -(shares @ np.log(shares))
     slopes = -(np.log(shares) + entropy) / values.sum() * math.exp(entropy)
-    gradient = jax.grad(rankme)(jnp.asarray(left * values @ right.T))
+    gradient = gradient_of(rankme)(jnp.asarray(left * values @ right.T))
     # The directions of the smallest value are known to eps / 1e-8 only.
     assert_allclose(gradient, left * slopes @ right.T, atol=1e-6)
 
@@ -406,7 +419,7 @@ def test_gradient_of_rankme_at_tiny_values(x64, rng):
 def test_feature_gradients_are_finite_where_features_are_degenerate(function):
     row = np.array([[1.0, 2.0, -1.0]])
     for features in (np.repeat(row, 4, axis=0) + np.eye(4, 3), np.eye(4, 3), np.eye(4, 3) * 1e-20):
-        assert np.isfinite(jax.grad(lambda x: function(x))(jnp.asarray(features, jnp.float32))).all()
+        assert np.isfinite(gradient_of(function)(jnp.asarray(features, jnp.float32))).all()
 
 
 # What is undefined.

@@ -111,8 +111,10 @@ def exact_cosine_rates(spectrum, gains):
 @pytest.mark.parametrize("spread", [1.0, 1e-6, 1e-12])
 def test_nearly_constant_gains_lose_no_digits(spread):
     gains = 1 + spread * np.array([0.31, 0.02, -0.17, -0.23])
-    rates = theory.growth_rates(SPECTRUM, online_gains=gains)
-    np.testing.assert_allclose(rates, exact_cosine_rates(SPECTRUM, gains), rtol=1e-13)
+    rates, exact = theory.growth_rates(SPECTRUM, online_gains=gains), exact_cosine_rates(SPECTRUM, gains)
+    np.testing.assert_allclose(rates, exact, rtol=1e-13)
+    rate = theory.entropy_rate_wiener(SPECTRUM, online_gains=gains)
+    np.testing.assert_allclose(rate, theory.entropy_rate(SPECTRUM, exact), rtol=1e-13)
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e-6, 1e-12])

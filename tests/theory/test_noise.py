@@ -159,6 +159,13 @@ def test_beyond_the_horizon_there_is_no_closed_form():
     assert theory.symmetric_horizon(np.array([3.0, 1.0, 2.0, 5.0]), 1.0) == 0
 
 
+def test_a_plain_number_beside_a_float32_spectrum_keeps_float32():
+    spectrum = np.array([2.7, 1.7, 0.7, 0.7], np.float32)
+    unmoved = theory.symmetric_spectrum(spectrum, np.float32(0.7), 0.0)
+    assert unmoved.dtype == np.float32
+    np.testing.assert_allclose(unmoved, spectrum, rtol=1e-6)
+
+
 def test_jit_and_vmap_are_the_plain_loop(rng):
     noise, exponent = np.array([0.5, 1.0, 2.0]), np.array([0.3, 1.0, 2.0])
     spectra = noise[:, None] * (1 + np.exp(rng.normal(size=(3, 4))))
