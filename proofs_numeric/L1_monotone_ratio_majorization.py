@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from flint import arb
 
 from proofs_numeric import _common
 from rdm_jax import spectra
@@ -112,6 +113,12 @@ def equality(c):
     return [constant, len(modes) == 1 or any(same(a, b) for a, b in zip(modes[:-1], modes[1:], strict=True))]
 
 
+def positive_total(c):
+    """sum(w lambda^theta) > 0, decided by balls: the power of a rational is not one."""
+    terms = [arb(w) * arb(x) ** arb(c.exponent) for w, x in zip(c.weights, c.spectrum, strict=True) if x > 0]
+    return bool(balls.total(terms) > 0)
+
+
 def lorenz(spectrum):
     """Shares of the k largest values, k = 0 ... d, in NumPy."""
     ordered = np.sort(spectrum)[::-1]
@@ -123,13 +130,13 @@ def record(seed):
     spectrum = np.arange(1, 33) ** -1.0
     random = np.random.default_rng(seed)
     weights = {
-        "w = lambda (low-pass)": spectrum,
-        "w = lambda^(1/3) (low-pass)": spectrum ** (1 / 3),
-        "w = 1": np.ones_like(spectrum),
-        "w = lambda^(-1/2) (high-pass, order kept)": spectrum**-0.5,
-        "w in any order": np.exp(1.5 * random.standard_normal(32)),
+        r"$w = \lambda$ (low-pass)": spectrum,
+        r"$w = \lambda^{1/3}$ (low-pass)": spectrum ** (1 / 3),
+        "$w = 1$": np.ones_like(spectrum),
+        r"$w = \lambda^{-1/2}$ (high-pass, order kept)": spectrum**-0.5,
+        "$w$ in any order": np.exp(1.5 * random.standard_normal(32)),
     }
-    return {"spectrum": "lambda_i = 1/i, d = 32", "curves": {name: lorenz(w * spectrum) for name, w in weights.items()}}
+    return {"spectrum": r"$\lambda_i = 1/i$, $d = 32$", "curves": {name: lorenz(w * spectrum) for name, w in weights.items()}}
 
 
 def draw(figure, record):
@@ -150,7 +157,8 @@ STATEMENT = Statement(
         "nonincreasing, and w lambda / sum(w lambda) majorizes lambda / sum(lambda): for each k, the share of its k largest "
         "entries is at least as large. If w is constant on the support the two are equal; if not, every share with "
         "1 <= k < rank(lambda) is strictly larger. The same holds with lambda^theta, theta > 0, in place of lambda, so "
-        "for both conventions (theta = 1: eigenvalues, 1/2: singular values)."
+        "for both conventions (theta = 1: eigenvalues, 1/2: singular values). Of weights that descend below 0 while "
+        "sum(w lambda) > 0 the shares still grow, but the order may be lost."
     ),
     source=(
         "The k-th share of w lambda over that of lambda is the mean of the k largest weights (weighted with lambda) over "
@@ -178,7 +186,12 @@ STATEMENT = Statement(
             equality=equality,
             ablations=(
                 Ablation("weights in any order", "weights in any order", drops=("sorted weights",)),
-                Ablation("signed weights", "weights that descend below 0", drops=("nonnegative weights",)),
+                Ablation(
+                    "signed weights",
+                    "weights that descend below 0",
+                    drops=("nonnegative weights",),
+                    instead=(Hypothesis("positive total", "sum(w lambda^theta) > 0", positive_total),),
+                ),
                 Ablation("spectrum in any order", "eigenvalues in any order", drops=("sorted spectrum",)),
                 Ablation("negative exponent", "theta < 0, which turns the order round", drops=("positive exponent",)),
                 Ablation(

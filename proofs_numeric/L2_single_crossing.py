@@ -297,6 +297,13 @@ def nearly_rising(c):
 CLASSES = ("once, + to -", "once, - to +", "twice", "three times or more")
 
 
+def tied_crossing():
+    """Two equal modes on both sides of the mean, lambda = (1, 1) and r = (1, -1), after a time 1/100, in balls."""
+    after = [(arb(2 * r) / 100).exp() for r in (1, -1)]
+    fall = {"stable rank": balls.total(after) / after[0] - 2, "entropy": balls.entropy(after) - arb(2).log()}
+    return {name: {"change": ball.str(6, radius=False), "falls": bool(ball < 0)} for name, ball in fall.items()}
+
+
 def record(seed):
     """-corr_q(r, log lambda), which has the sign of dH/dt, for random rates by how often r - r_bar changes sign."""
     random = np.random.default_rng(seed)
@@ -312,6 +319,7 @@ def record(seed):
     return {
         "convention": "eig",
         "sampler": "8 modes; log lambda and r independent and normal, standard deviations 2 and 1; 40000 draws",
+        "tied_crossing": tied_crossing(),
         "edges": edges.tolist(),
         "draws": {name: int(count.sum()) for name, count in zip(CLASSES, counts, strict=True)},
         "falling": {name: int((rising[kind == k] < 0).sum()) for k, name in enumerate(CLASSES)},
@@ -328,7 +336,7 @@ def draw(figure, record):
         axes.set_title(f"{name}: erank falls in {falling} of {draws} draws", loc="left", fontsize=8, pad=2)
         axes.set_yticks([])
     rows[-1].set_xlabel(r"$-\mathrm{corr}_q(r, \log\lambda)$: the sign of d erank/dt (eig)")
-    figure.supylabel("density")
+    figure.supylabel("density", fontsize="medium")
 
 
 STATEMENT = Statement(

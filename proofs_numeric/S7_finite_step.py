@@ -130,7 +130,7 @@ def distance(c):
 
 
 def equality(c):
-    gains = [c.gains[i] for i in balls.support(c.spectrum) if not c.gains[i] == 0]
+    gains = [c.gains[i] for i in balls.support(c.spectrum) if c.gains[i] != 0]
     return [bool(c.step == 0) or _common.constant(gains)] * 3
 
 

@@ -313,7 +313,7 @@ def draw(figure, record):
     axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="online temperature $\\tau$ (scores of order 1)", ylim=(-0.03, 1.03))
     axes.set_ylabel("share of draws with erank(target) > erank(online)")
-    axes.legend(loc="center right")
+    axes.legend(loc=(0.6, 0.72))
 
 
 STATEMENT = Statement(

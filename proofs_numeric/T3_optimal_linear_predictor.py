@@ -370,7 +370,7 @@ OPTIMUM = Claim(
             "z and z+ share 1% of their noise",
             drops=("independent views",),
             instead=(
-                Hypothesis("nearly independent", "correlation of at most 1%", lambda c: abs(c.correlation) <= 0.0101),
+                Hypothesis("nearly independent", "correlation of at most 1%", lambda c: 100 * abs(c.correlation) <= 1),
             ),
         ),
     ),

@@ -359,7 +359,7 @@ STATEMENT = Statement(
     figure=Figure(
         caption=(
             "Left: mean log erank (eig) of p along p <- (p + t)/2. With t made of the same view it rises; with t made of the other "
-            "view of the same data it falls. Right: how often one step lowers erank, against the view noise. 128 samples, 8 "
+            "view of the same data it can fall. Right: how often one step lowers erank, against the view noise. 128 samples, 8 "
             "dimensions with standard deviations 1, 1/2, ..., 1/128, isotropic noise (left: 1), filter s^(-1/2), 100 draws."
         ),
         record=record,

@@ -1,4 +1,4 @@
-"""``python -m rdm_jax.claims FILE...``: verify statements of your own; `main` also serves ``python -m proofs_numeric``."""
+"""``python -m rdm_jax.claims FILE...`` verifies statements of your own; `main` serves ``python -m proofs_numeric`` too."""
 
 import contextlib
 import dataclasses

@@ -206,8 +206,8 @@ def counterexample(
 ) -> Counterexample | None:
     """The shortest certified counterexample among the suspects of a search, or None.
 
-    Few modes come before an early conclusion, and that before few digits. Every hypothesis that is not dropped is verified on the exact rationals, and the
-    margin is negative in ball arithmetic.
+    Few modes come before an early conclusion, and that before few digits. Every hypothesis that is not dropped is
+    verified on the exact rationals, and the margin is negative in ball arithmetic.
     """
     for modes, which in sorted({(worst.modes, which) for which, worst in suspects}):
         mine = [worst for i, worst in suspects if i == which and worst.modes == modes]

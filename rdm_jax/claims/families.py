@@ -68,7 +68,7 @@ def out_of_order(values: Array, sequence: Sequence, *, up: bool = True) -> Array
 
 
 def _gaps(tape: Tape, d: Array) -> Array:
-    """Log-gaps from one of eight strata: generic, ties, power law, step, heavy tails, nearly equal, one outlier, flat."""
+    """Log-gaps of one stratum: generic, ties, power law, step, heavy tails, nearly equal, one outlier, or flat."""
     index = jnp.arange(tape.width)
     inside = (index > 0) & (index < d)
     reach = MAX_LOG_CONDITION * tape.scalar() ** 2

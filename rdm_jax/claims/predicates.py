@@ -14,7 +14,7 @@ _ULPS = 16
 
 def is_exact(values: Any) -> bool:
     """Whether the values are exact numbers (rationals or balls, alone or in an object array) rather than floats."""
-    return getattr(values, "dtype", None) == object or type(values).__module__.startswith("flint")
+    return getattr(values, "dtype", None) == np.dtype(object) or type(values).__module__.startswith("flint")
 
 
 def at_least(larger: Any, smaller: Any) -> Any:

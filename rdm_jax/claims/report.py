@@ -192,9 +192,10 @@ def _claim_counts(claim: Record) -> str:
     return _tag(
         "p",
         f"{check['instances']:,} random instances, {check['high_dimensional']:,} of them with 32 modes or more. "
-        f"Attacked from {attack['starts']:,} starts; {sum(negative.values()):,} margins came out negative in floats, and "
-        f"ball arithmetic says of them: {negative['holds']:,} hold, {negative['fails']:,} fail, "
-        f"{negative['undecided']:,} undecided. Certified on {certificate['instances']:,} instances ({decided:,} margins): "
+        f"Attacked from {attack['starts']:,} starts; {sum(negative.values()):,} margins came out negative in floats, "
+        f"and ball arithmetic says of them: {negative['holds']:,} hold, {negative['fails']:,} fail, "
+        f"{negative['undecided']:,} undecided. "
+        f"Certified on {certificate['instances']:,} instances ({decided:,} margins): "
         f"{certificate['holds']:,} hold ({certificate['equality']:,} as equalities), {certificate['fails']:,} fail, "
         f"{certificate['undecided']:,} undecided; float margins deviate from their balls by at most "
         f"{certificate['deviation']:.2g} of their stated error.",
@@ -280,7 +281,8 @@ def page(results: Record, seconds: Mapping[str, float], images: Mapping[str, byt
         rows.append([f'<a href="#{name}">{name}</a> {html.escape(record["title"])}', *cells])
     run = results["run"]
     packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items() if version)
-    facts = f"Python {run['python']}, {packages}; commit {run['commit']}; {run['machine']}; seed {results['config']['seed']}"
+    seed = results["config"]["seed"]
+    facts = f"Python {run['python']}, {packages}; commit {run['commit']}; {run['machine']}; seed {seed}"
     template = Template(resources.files("rdm_jax.claims").joinpath("report.html").read_text())
     return template.substitute(
         title=html.escape(results["title"]),

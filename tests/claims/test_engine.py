@@ -89,7 +89,9 @@ def test_a_violation_that_only_the_search_finds():
 
 
 def test_a_false_identity_fails():
-    wrong = toys.variant(ball_margin=lambda c: [toys.ball_margin(c)[0], toys.ball_margin(c)[1] + c.large * arb(2) ** -50])
+    wrong = toys.variant(
+        ball_margin=lambda c: [toys.ball_margin(c)[0], toys.ball_margin(c)[1] + c.large * arb(2) ** -50]
+    )
     assert verdict(wrong)[0] == "fails"
 
 

@@ -49,7 +49,9 @@ def environment():
 
 
 def run(folder, *arguments):
-    return subprocess.run(command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, timeout=240
+    )
 
 
 def results(folder):
@@ -134,7 +136,10 @@ def test_a_signal_leaves_a_readable_partial_report(tmp_path, number, code):
     said, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert "the report holds what was finished" in said
-    assert {s["name"]: s["verdict"] for s in results(tmp_path / "out")["statements"]} == {"toy": "holds", "slow": "not run"}
+    assert {s["name"]: s["verdict"] for s in results(tmp_path / "out")["statements"]} == {
+        "toy": "holds",
+        "slow": "not run",
+    }
     assert "not run" in (tmp_path / "out" / "report.html").read_text()
 
 

@@ -34,7 +34,9 @@ def build(raw, dropped):
 
 
 def margin(c):
-    return jnp.stack([c.large**2 - c.small**2, -jnp.abs((c.large - c.small) * (c.large + c.small) - c.large**2 + c.small**2)])
+    return jnp.stack(
+        [c.large**2 - c.small**2, -jnp.abs((c.large - c.small) * (c.large + c.small) - c.large**2 + c.small**2)]
+    )
 
 
 def ball_margin(c):
