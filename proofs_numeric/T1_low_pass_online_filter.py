@@ -14,8 +14,6 @@ from rdm_jax.claims import (
     Statement,
     balls,
     families,
-    balls,
-    families,
     nearly_nonincreasing,
     nonincreasing,
     on,

@@ -275,7 +275,7 @@ def draw(figure, record):
     rates.axvspan(-1, 0, color="0.9", zorder=0)
     rates.set_xlabel("exponent a of the target filter $s^a$")
     rates.set_ylabel("share of spectra whose erank (eig) falls")
-    rates.legend(loc="center left", bbox_to_anchor=(0.52, 0.5))
+    rates.legend(loc="center left", bbox_to_anchor=(0.44, 0.5))
     for (name, values), style in zip(record["log_effective_rank"].items(), ("-", "--", ":"), strict=True):
         (line,) = curves.plot(record["grid"], values, style, label=f"s = {name}")
         at_zero = float(np.interp(0.0, record["grid"], values))

@@ -224,7 +224,7 @@ def sample_data(tape, d):
     scales = families.descending(spectrum) ** 0.25
     centres, noise = (scales * logistic(tape.vectors(4)) for _ in range(2))
     predictor = tape.scalar(0.0, 1.0) * logistic(tape.vectors(tape.width))
-    noise = noise * 10.0 ** tape.scalar(-2.0, 1.0)
+    noise = noise * 10.0 ** tape.scalar(-1.0, 1.0)
     correlation = tape.scalar(-1.0, 1.0)
     inside = jnp.arange(tape.width) < d
     return RawData(centres, noise, predictor, tape.scalar(-6.0, 3.0), correlation, tape.scalar() < 0.6, inside)
@@ -266,10 +266,10 @@ def cosine(c, predictor):
     return inner / jnp.sqrt(jnp.mean(jnp.sum(output**2, axis=-1)) * jnp.mean(jnp.sum(c.views**2, axis=-1)))
 
 
-def size(c, best):
-    """A bound on every term of the regression's losses, in the unit of lambda."""
+def size(c):
+    """A bound on the regression's loss, and on that of its optimum."""
     power = jnp.mean(jnp.sum(c.views**2, axis=-1)) + c.ridge
-    return power * (1 + jnp.sum(c.predictor**2) + jnp.sum(best**2))
+    return power * (1 + jnp.sum(c.predictor**2))
 
 
 def quadratic(difference, moment):
@@ -282,7 +282,7 @@ def margin_data(c):
     excess = regression(c, c.predictor) - regression(c, best)
     residual = excess - quadratic(c.predictor - best, ridged)
     gain = cosine(c, aligned) - cosine(c, c.predictor)
-    return jnp.stack([excess / size(c, best), -jnp.abs(residual) / size(c, best), gain])
+    return jnp.stack([excess, -jnp.abs(residual) / (1 + jnp.sum(best**2)), gain * size(c)]) / size(c)
 
 
 def distance_data(c):
@@ -293,7 +293,7 @@ def distance_data(c):
         return predictor / jnp.sqrt(quadratic(predictor, feature))
 
     apart = quadratic(direction(c.predictor) - direction(aligned), feature) / 2
-    ridge = quadratic(c.predictor - best, ridged) / size(c, best)
+    ridge = quadratic(c.predictor - best, ridged) / size(c)
     return jnp.stack([ridge, jnp.ones(()), cosine(c, aligned) * apart])
 
 
@@ -338,9 +338,9 @@ def ball_margin_data(c):
         return expect((left * right).sum(axis=1)) / ((output * output).sum() / 8 * power).sqrt()
 
     excess, apart = loss(predictor) - loss(best), predictor - best
-    size = (power + c.ridge) * (1 + (predictor * predictor).sum() + (best * best).sum())
+    size = (power + c.ridge) * (1 + (predictor * predictor).sum())
     gap = (apart.dot(feature) * apart).sum() + c.ridge * (apart * apart).sum()
-    return [excess / size, (excess - gap) / size, mean_cosine(aligned) - mean_cosine(predictor)]
+    return [excess / size, (excess - gap) / size / (1 + (best * best).sum()), mean_cosine(aligned) - mean_cosine(predictor)]
 
 
 OPTIMUM = Claim(
@@ -354,9 +354,9 @@ OPTIMUM = Claim(
         Hypothesis("nonnegative ridge", "rho >= 0", lambda c: c.ridge >= 0),
     ),
     conclusions=(
-        Conclusion("ridge regression", 1e-13),
-        Conclusion("excess is quadratic", 1e-13, "identity"),
-        Conclusion("mean-field cosine", 1e-11),
+        Conclusion("ridge regression", 1e-14),
+        Conclusion("excess is quadratic", 1e-12, "identity"),
+        Conclusion("mean-field cosine", 1e-13),
     ),
     sample=sample_data,
     build=build_data,
@@ -382,4 +382,122 @@ OPTIMUM = Claim(
     strata=(Stratum((2, 3), 3, 0.8), Stratum((8,), 8, 0.2)),
 )
 
-STATEMENT = Statement(name="T3", title="optimal linear predictor", text="x", source="x", not_checked="x", claims=(OPTIMUM,))
+
+# The orders: nearly isotropic noise, and finite samples.
+
+_NOISES = (0.1, 0.03, 0.01, 0.003, 0.001)
+_SAMPLES = (512.0, 2048.0, 8192.0)
+
+
+def _symmetric(key, d):
+    matrix = jax.random.normal(key, (d, d))
+    return (matrix + matrix.T) / jnp.sqrt(8.0 * d)  # of norm about 1
+
+
+def _bent(key, signal, eps):
+    """C_p and C_z of the Wiener predictor for C_m = diag(m) and C_v = I + eps E, ridge 1/2."""
+    moment = jnp.diag(signal)
+    feature = moment + jnp.eye(len(signal)) + eps * _symmetric(key, len(signal))
+    predictor = theory.wiener_predictor(moment, feature, 0.5)
+    return predictor @ feature @ predictor.T, feature
+
+
+def _commutator(online, feature):
+    product = online @ feature
+    return jnp.linalg.norm(product - product.T) / (jnp.linalg.norm(online) * jnp.linalg.norm(feature))
+
+
+def _angle(online, feature):
+    """The largest sine of the angle between eigenvectors of equal rank."""
+    first, second = eigensystem((online + online.T) / 2).vectors, eigensystem(feature).vectors
+    return jnp.max(jnp.linalg.norm(first - second * jnp.sum(first * second, axis=0), axis=0))
+
+
+def _cosine_gaps(online, feature):
+    """1 - cos(C_p v, v) for each eigenvector v of C_z, from the sine: no cancellation."""
+    vectors = eigensystem(feature).vectors
+    images = online @ vectors
+    images = images / jnp.linalg.norm(images, axis=0)
+    along = jnp.sum(images * vectors, axis=0)
+    return jnp.sum((images - vectors * along) ** 2, axis=0) / (1 + along)
+
+
+def _over(signal_of, error):
+    """Errors (64, sizes) of random instances: ``signal_of`` uniforms and eps gives m, ``error`` takes C_p and C_z."""
+
+    def one(key, eps):
+        first, second = jax.random.split(key)
+        return error(*_bent(first, signal_of(jax.random.uniform(second, (5,)), eps), eps))
+
+    def measure(key, sizes):
+        return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jax.random.split(key, 64), jnp.array(sizes))
+
+    return measure
+
+
+def _separated(uniforms, eps):
+    return 1.0 + jnp.arange(5)[::-1] + 0.5 * uniforms
+
+
+def _clustered(uniforms, eps):
+    return jnp.array([3.0, 3.0, 3.0, 1.0, 1.0]) + eps * jnp.sort(uniforms, descending=True)
+
+
+def _silent(uniforms, eps):
+    return jnp.array([3.0, 2.0, 0.0, 0.0, 0.0]) * (1 + uniforms)
+
+
+_commutator_errors = _over(_separated, _commutator)
+_angle_errors = _over(_separated, _angle)
+_clustered_angles = _over(_clustered, _angle)
+_cosine_errors = _over(_clustered, lambda online, feature: jnp.max(_cosine_gaps(online, feature)))
+_silent_errors = _over(_silent, lambda online, feature: jnp.max(_cosine_gaps(online, feature)))
+
+
+def _predicted(signal, feature):
+    """The Wiener predictor and its rank difference, from moments."""
+    predictor = theory.wiener_predictor(signal, feature, 0.1)
+    online = predictor @ feature @ predictor.T
+    ranks = [spectra.effective_rank(spectra.eigenvalues(moment)) for moment in (feature, (online + online.T) / 2)]
+    return predictor, ranks[0] - ranks[1]
+
+
+def _sampled(which):
+    """Root mean square errors over 8 samples of n pairs, of the predictor (0) or the rank difference (1): (64, sizes)."""
+
+    def moments(key, scales, sizes):
+        """C_z and C_m of the first n of 8192 pairs, for each n: views of unit noise, signal of the given scales."""
+        uniform = jax.random.uniform(key, (3, 16, 512, 3), minval=-(3.0**0.5), maxval=3.0**0.5)
+        first, second = (uniform[0] * scales + uniform[i] for i in (1, 2))
+        sums = jnp.stack([jnp.einsum("bni,bnj->bij", first, other) for other in (first, second)])
+        totals = jnp.cumsum(sums, axis=1)[:, sizes // 512 - 1] / sizes[None, :, None, None]
+        return (totals + jnp.swapaxes(totals, 2, 3)) / 2
+
+    def squares(key, scales, sizes):
+        feature, signal = moments(key, scales, sizes)
+        found = jax.vmap(_predicted)(signal, feature)[which]
+        wanted = _predicted(jnp.diag(scales**2), jnp.diag(scales**2 + 1))[which]
+        return jnp.sum(((found - wanted[None]) ** 2).reshape(len(sizes), -1), axis=1)
+
+    def one(key, sizes):
+        first, second = jax.random.split(key)
+        scales = jnp.array([3.0, 2.0, 1.0]) * (1 + 0.3 * jax.random.uniform(first, (3,)))
+        return jnp.sqrt(jnp.mean(jax.vmap(squares, (0, None, None))(jax.random.split(second, 8), scales, sizes), axis=0))
+
+    def measure(key, sizes):
+        return jax.lax.map(lambda one_key: one(one_key, jnp.array(sizes, int)), jax.random.split(key, 64))
+
+    return measure
+
+
+ORDERS = (
+    Order("T3 commutator", "the commutator of C_p and C_z is O(eps)", 1.0, _NOISES, _commutator_errors),
+    Order("T3 eigenvectors", "the angles between eigenvectors are O(eps), given gaps", 1.0, _NOISES, _angle_errors),
+    Order("T3 eigenvectors, no gap", "with gaps of order eps they stay O(1)", 0.0, _NOISES, _clustered_angles),
+    Order("T3 alignment", "1 - cos(C_p v, v) is O(eps^2) where m > 0, gaps or not", 2.0, _NOISES, _cosine_errors),
+    Order("T3 no signal", "1 - cos(C_p v, v) does not fall with eps where m = 0", 0.0, _NOISES, _silent_errors),
+    Order("T3 predictor, n samples", "the error of the predictor is O(n^-1/2)", -0.5, _SAMPLES, _sampled(0)),
+    Order("T3 rank difference, n samples", "so is that of its rank difference", -0.5, _SAMPLES, _sampled(1)),
+)
+
+STATEMENT = Statement(name="T3", title="optimal linear predictor", text="x", source="x", not_checked="x", orders=ORDERS)

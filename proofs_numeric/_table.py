@@ -99,7 +99,7 @@ def ball_margin(c):
         squared, cosine = _slopes(p, t, pt, c.through, i)
         if c.norms:
             cosine = balls.total([_slopes(*rows, c.through, i)[1] for rows in zip(*products, strict=True)]) / count
-        table = [_growth.rates(spectrum, c.online, c.target, signal, loss)[i] for loss in (1, 0)]
+        table = [_growth.table_rates(spectrum, c.online, c.target, signal, loss)[i] for loss in (1, 0)]
         residuals[0] += abs(squared + spectrum[i] * table[0]) / balls.total(lengths)
         residuals[1] += abs(cosine + spectrum[i] * table[1] / (lengths[0] * lengths[1]).sqrt())
     return residuals

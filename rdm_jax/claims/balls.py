@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flint import arb
 
-Balls = Sequence[Any]
+Balls = Sequence[Any] | np.ndarray
 
 HALF = arb(0.5)
 
@@ -30,7 +30,7 @@ def total(values: Balls) -> Any:
 def support(spectrum: Balls) -> list[int]:
     """The modes that are not exactly 0."""
     # Of a ball around 0 neither == 0 nor != 0 is certain; it is on the support.
-    return [i for i, value in enumerate(spectrum) if not value == 0]  # noqa: SIM201
+    return [i for i, value in enumerate(spectrum) if not value == 0]
 
 
 def normalised(spectrum: Balls) -> Any:

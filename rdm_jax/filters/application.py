@@ -23,8 +23,10 @@ from rdm_jax.types import Array, ArrayLike, Features, Flag, Gains, Int, Moment, 
 
 __all__ = ["apply", "null_directions"]
 
-# In units of eps times the largest output singular value: the loss that a Gram matrix may add to rounding.
+# What a Gram matrix may add to rounding, to first order: in the output, in units of eps times its largest singular
+# value; and in the operator, in units of sqrt(eps) times the largest gain, such that power(1) never needs more.
 OUTPUT_LOSS = 64.0
+OPERATOR_LOSS = 2.0
 
 Function = Callable[[Spectrum], Gains]
 
@@ -151,7 +153,7 @@ def _gram_is_enough(function: Function, values: Spectrum, wide: bool, online: bo
     output = slopes / 2 + jnp.where(noisy, gains / floored, 0)
     operator = slopes / (2 * floored) + jnp.where(noisy | wide, gains / floored**2, 0)
     kept = eps * top**2 * jnp.max(output) <= OUTPUT_LOSS * eps * jnp.max(gains * floored)
-    steady = eps * top**2 * jnp.max(operator) <= eps**0.5 * jnp.max(gains)
+    steady = eps * top**2 * jnp.max(operator) <= OPERATOR_LOSS * eps**0.5 * jnp.max(gains)
     # An underflowing Gram matrix says nothing; comparisons with NaN, from an overflowing one, are false.
     visible = eps * top**2 > float(jnp.finfo(values.dtype).tiny)
     return visible & kept & (steady | (not online))

@@ -101,8 +101,8 @@ def power(exponent: ArrayLike) -> Filter:
 def log() -> Filter:
     """The logarithm: g(s) = log s, so the output singular values are |s log s|.
 
-    Negative for s < 1 and zero at s = 1, so neither a nonnegative nor an order-preserving filter unless all s are
-    above 1 (``classify`` tells), and it depends on the features' scale: see ``apply``'s ``scale``.
+    Low-pass, but negative for s < 1 and zero at s = 1: a filter in the sense of T1 only if all s >= 1 (``classify``
+    tells). Depends on the features' scale, and so on the batch size: see ``apply``'s ``scale``.
 
     Returns:
         The filter. A null direction's gain is 0.

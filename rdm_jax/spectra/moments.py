@@ -121,7 +121,8 @@ class MomentAccumulator(NamedTuple):
     def all_reduce(self, axis_name: str | tuple[str, ...]) -> "MomentAccumulator":
         """The merged accumulator of all devices, on each of them; for shard_map, pmap and vmap with that axis.
 
-        Two sums of d numbers and one of (d, d) travel, never the features.
+        Two sums of d numbers and one of (d, d) travel, never the features. A scan *inside* shard_map must start from
+        a varying carry: ``jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axis_name, to="varying"), init(d))``.
 
         Args:
             axis_name: the mapped axis or axes to reduce over.
@@ -206,7 +207,7 @@ def _centred(rows: Features) -> tuple[Array, Features]:
     """The mean row, as (1, d), and the rows without it."""
     rough = jnp.mean(rows, axis=0, keepdims=True)
     rows = rows - rough
-    # The mean of many rows with a large common part is rounded; the second pass removes what it left.
+    # A mean is rounded to a float; the second pass removes the rest, so that constant rows centre to exactly 0.
     rest = jnp.mean(rows, axis=0, keepdims=True)
     return rough + rest, rows - rest
 

@@ -99,6 +99,12 @@ def only(mask: Bool[Array, "..."], values: Array, fill: float = 0.0) -> Array:
     return jnp.where(mask, values, fill)
 
 
+def per_gain(values: Array, modes: Modes) -> Array:
+    """The values over g where the online output has the mode, 0 elsewhere."""
+    has = (modes.spectrum > 0) & (modes.online > 0)
+    return only(has, values / only(has, modes.online, 1.0))
+
+
 def relative(weights: Array) -> Array:
     """Weights over their largest, taken as a constant: for expressions in which the scale drops out."""
     return weights / jax.lax.stop_gradient(jnp.max(weights, axis=-1, keepdims=True))

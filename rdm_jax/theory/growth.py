@@ -178,8 +178,8 @@ def entropy_rate_wiener(
     dH/dt = -2 E_q[g^2] Cov_{q_p}(theta, log lambda),    theta_i = h_i m_i / (lambda_i g_i),
 
     q = lambda / sum lambda, q_p = g^2 lambda / sum(g^2 lambda). Common factor excluded. Equal to ``entropy_rate`` of
-    ``growth_rates``. Evaluated as -2 E_q[g (u - kappa g) (log lambda - E_{q_p}[log lambda])] without dividing by g, so
-    modes with g = 0 are no special case: they have no weight in q_p, and no growth.
+    ``growth_rates``, by another path: theta enters up to a constant only, as (u - kappa g) / g, which keeps its digits
+    where theta is nearly constant. Modes with g = 0 have no weight in q_p, and no growth.
 
     Args:
         spectrum: (..., d) eigenvalues lambda of the second moment.
@@ -200,8 +200,10 @@ def entropy_rate_wiener(
     0.1027
     """
     modes = _with_online_output(_modes.read_modes(spectrum, online_gains, target_gains, signal))
-    logs = _modes.log_deviation(modes.spectrum, _modes.relative(modes.online) ** 2 * _modes.relative(modes.spectrum))
-    return poison(-2 * _modes.covariance(modes.online * _net_pull(modes), logs, modes.spectrum), modes.valid)
+    weights = _modes.relative(modes.online) ** 2 * _modes.relative(modes.spectrum)
+    logs, shifted = _modes.log_deviation(modes.spectrum, weights), _modes.per_gain(_net_pull(modes), modes)
+    spread = _modes.covariance(_modes.deviation(shifted, weights), logs, weights)
+    return poison(-2 * _modes.weighted_mean(modes.online**2, modes.spectrum)[..., 0] * spread, modes.valid)
 
 
 def single_crossing(spectrum: ArrayLike, rates: ArrayLike) -> Crossing:

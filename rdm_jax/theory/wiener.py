@@ -61,9 +61,7 @@ def wiener_threshold(
     [0.75, 1.0]
     """
     modes = _modes.read_modes(spectrum, online_gains, target_gains, signal)
-    has = (modes.spectrum > 0) & (modes.online > 0)
-    theta = modes.target * modes.ratio / _modes.only(has, modes.online, 1.0)
-    return poison(_modes.only(has, theta), modes.valid[..., None])
+    return poison(_modes.per_gain(modes.target * modes.ratio, modes), modes.valid[..., None])
 
 
 def wiener_gains(spectrum: ArrayLike, noise: ArrayLike, ridge: ArrayLike = 0.0) -> Gains:

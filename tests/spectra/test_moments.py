@@ -87,6 +87,16 @@ def test_a_large_common_mean_costs_the_covariance_nothing(rng):
     assert_allclose(second_moment(features, center=True), expected, atol=1e-4)
 
 
+def test_features_within_a_few_ulps_of_their_mean_keep_their_covariance(rng):
+    """The mean itself falls between two floats; what it is rounded by must not count as spread."""
+    ulps = np.column_stack([rng.integers(0, 3, size=301), rng.integers(0, 2, size=301)])
+    features = (4096 + ulps * 2.0**-11).astype(np.float32)
+    expected = moment_by_rows(ulps, center=True)
+    assert_allclose(second_moment(features, center=True) * 2.0**22, expected, rtol=1e-5, atol=1e-5)
+    seen = MomentAccumulator.init(2).update(features)
+    assert_allclose(seen.moment(center=True) * 2.0**22, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("features", "message"),
     [
@@ -278,10 +288,17 @@ def check_devices(features):
     mapped = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=everywhere))
     sharded = jax.device_put(features, jax.NamedSharding(mesh, rows))
     automatic = jax.jit(MomentAccumulator.init(3).update)
-    for seen in (mapped(sharded), automatic(sharded)):
+
+    def scanned(batch):
+        start = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, "data", to="varying"), MomentAccumulator.init(3))
+        seen, _ = jax.lax.scan(lambda seen, row: (seen.update(row[None]), None), start, batch)
+        return seen.all_reduce("data")
+
+    in_scan = jax.jit(jax.shard_map(scanned, mesh=mesh, in_specs=rows, out_specs=everywhere))
+    for seen in (mapped(sharded), automatic(sharded), in_scan(sharded)):
         assert seen.total() == len(features)
         assert_allclose(seen.moment(center=True), moment_by_rows(features, center=True), atol=1e-5)
     assert_allclose(jax.jit(second_moment)(sharded), moment_by_rows(features), rtol=1e-5, atol=1e-5)
-    for program in (mapped, automatic, jax.jit(second_moment)):
+    for program in (mapped, automatic, in_scan, jax.jit(second_moment)):
         text = program.lower(sharded).compile().as_text()
         assert "all-gather" not in text and ("all-reduce" in text or jax.device_count() == 1)
