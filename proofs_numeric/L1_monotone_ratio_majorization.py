@@ -1,5 +1,6 @@
 """L1. A monotone ratio of two spectra makes one majorize the other."""
 
+import itertools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -91,12 +92,12 @@ def ball_margin(c):
     if len(alive) == 1:
         return [_common.least([])] * 2
     pairs = zip(_common.largest_shares(weighted)[:-1], _common.largest_shares(powered)[:-1], strict=True)
-    steps = [(a - b) / weighted[0] for a, b in zip(weighted[:-1], weighted[1:], strict=True)]
+    steps = [(a - b) / weighted[0] for a, b in itertools.pairwise(weighted)]
     return [_common.least([a - b for a, b in pairs]), _common.least(steps)]
 
 
 def distance(c):
-    """q_1 q_r (w_1 - w_r)/w_1 <= every partial sum's difference: the pair of the largest and the smallest mode alone."""
+    """q_1 q_r (w_1 - w_r)/w_1: what the first and the last mode alone contribute to every partial sum's difference."""
     powered, alive = _powered(c), c.spectrum > 0
     shares = powered / jnp.sum(powered)
     last = jnp.min(jnp.where(alive, shares, jnp.inf)), jnp.min(jnp.where(alive, c.weights, jnp.inf))
@@ -110,7 +111,7 @@ def equality(c):
     def same(a, b):
         return (a[0] == b[0] and a[1] == b[1]) or (a[1] == 0 and b[1] == 0)
 
-    return [constant, len(modes) == 1 or any(same(a, b) for a, b in zip(modes[:-1], modes[1:], strict=True))]
+    return [constant, len(modes) == 1 or any(same(a, b) for a, b in itertools.pairwise(modes))]
 
 
 def positive_total(c):
@@ -136,7 +137,10 @@ def record(seed):
         r"$w = \lambda^{-1/2}$ (high-pass, order kept)": spectrum**-0.5,
         "$w$ in any order": np.exp(1.5 * random.standard_normal(32)),
     }
-    return {"spectrum": r"$\lambda_i = 1/i$, $d = 32$", "curves": {name: lorenz(w * spectrum) for name, w in weights.items()}}
+    return {
+        "spectrum": r"$\lambda_i = 1/i$, $d = 32$",
+        "curves": {name: lorenz(w * spectrum) for name, w in weights.items()},
+    }
 
 
 def draw(figure, record):
@@ -153,25 +157,28 @@ STATEMENT = Statement(
     name="L1",
     title="monotone ratio implies majorization",
     text=(
-        "Let lambda be nonincreasing and w >= 0 nonincreasing and not all zero on the support of lambda. Then w lambda is "
-        "nonincreasing, and w lambda / sum(w lambda) majorizes lambda / sum(lambda): for each k, the share of its k largest "
-        "entries is at least as large. If w is constant on the support the two are equal; if not, every share with "
-        "1 <= k < rank(lambda) is strictly larger. The same holds with lambda^theta, theta > 0, in place of lambda, so "
-        "for both conventions (theta = 1: eigenvalues, 1/2: singular values). Of weights that descend below 0 while "
-        "sum(w lambda) > 0 the shares still grow, but the order may be lost."
+        "Let lambda be nonincreasing and w >= 0 nonincreasing and not all zero on the support of lambda. Then w "
+        "lambda is nonincreasing, and w lambda / sum(w lambda) majorizes lambda / sum(lambda): for each k, the share "
+        "of its k largest entries is at least as large. If w is constant on the support the two are equal; if not, "
+        "every share with 1 <= k < rank(lambda) is strictly larger. The same holds with lambda^theta, theta > 0, in "
+        "place of lambda, so for both conventions (theta = 1: eigenvalues, 1/2: singular values). Of weights that "
+        "descend below 0 while sum(w lambda) > 0 the shares still grow, but the order may be lost."
     ),
     source=(
-        "The k-th share of w lambda over that of lambda is the mean of the k largest weights (weighted with lambda) over "
-        "the mean of all: >= 1, with equality iff the weights within and beyond k have one mean, that is are all equal."
+        "The k-th share of w lambda over that of lambda is the mean of the k largest weights (weighted with lambda) "
+        "over the mean of all: >= 1, with equality iff the weights within and beyond k have one mean, that is are all "
+        "equal."
     ),
     not_checked="Infinite-dimensional spectra; powers theta outside (0, 4] (another power is another spectrum).",
     claims=(
         Claim(
             name="L1",
-            statement="With w >= 0 nonincreasing, w lambda^theta is ordered and majorizes lambda^theta, both normalised.",
+            statement="With w >= 0 nonincreasing, w lambda^theta is ordered and, normalised, majorizes lambda^theta.",
             hypotheses=(
                 Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
-                Hypothesis("nonnegative weights", "w >= 0 on the support", lambda c: (c.weights >= 0) | ~on(c.spectrum)),
+                Hypothesis(
+                    "nonnegative weights", "w >= 0 on the support", lambda c: (c.weights >= 0) | ~on(c.spectrum)
+                ),
                 Hypothesis(
                     "sorted weights", "w descending on the support", lambda c: nonincreasing(c.weights, on(c.spectrum))
                 ),
@@ -217,8 +224,9 @@ STATEMENT = Statement(
     ),
     figure=Figure(
         caption=(
-            "Majorization (Lorenz) curves of lambda_i = 1/i and of w lambda: a curve that lies above another everywhere majorizes it. "
-            "Low-pass weights lie above w = 1, order-preserving high-pass ones below; weights in any order may cross it."
+            "Majorization (Lorenz) curves of lambda_i = 1/i and of w lambda: a curve that lies above another "
+            "everywhere majorizes it. Low-pass weights lie above w = 1, order-preserving high-pass ones below; "
+            "weights in any order may cross it."
         ),
         record=record,
         draw=draw,

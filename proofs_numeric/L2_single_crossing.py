@@ -49,8 +49,8 @@ def on_support(c):
 class Crossing(NamedTuple):
     """Singular values (descending); the shape e of r - r_bar; the mean; conventions; +1 (rising) or -1 (falling).
 
-    ``sv`` says what the entropy normalises, ``mean_sv`` under which q the mean of the rates is taken: 1 singular values,
-    0 eigenvalues. The rates are mean + direction x / max|x|, where x has the signs of e and sum(q x) = 0.
+    ``sv`` says what the entropy normalises, ``mean_sv`` under which q the mean of the rates is taken (1: singular
+    values, 0: eigenvalues). The rates are mean + direction x / max|x|, where x has the signs of e and sum(q x) = 0.
     """
 
     singular: Array
@@ -62,7 +62,7 @@ class Crossing(NamedTuple):
 
 
 class RawCrossing(NamedTuple):
-    """Free parameters of a `Crossing`: log |e|, where e is not 0, its signs in any order, and the mode of the crossing."""
+    """Free parameters of a `Crossing`: log |e|, where e is not 0, its signs in any order, the mode of the crossing."""
 
     spectrum: families.Sequence
     logs: Array
@@ -150,7 +150,8 @@ def ball_margin_crossing(c):
 def distance_crossing(c):
     """-Cov_q(x, m)/(max m max|x|), m the normalised mass: log differences are at least m's over max m.
 
-    For the shares: a share with its end before (after) the crossing loses (keeps from the rest) what the first (last) mode alone does.
+    A share that ends before the crossing loses at least what its first mode loses, one that ends after it what the
+    last mode gains.
     """
     mass = _common.normalised_mass(c.singular, c.sv)
     moved = mass / jnp.sum(mass) * (crossing_rates(c) - c.mean) * c.direction
@@ -162,7 +163,7 @@ def distance_crossing(c):
 def equality_crossing(c):
     c = on_support(c)
     x = list(c.shape) if any(e > 0 for e in c.shape) and any(e < 0 for e in c.shape) else [0] * len(c.shape)
-    one_value = _common.constant([s for s, e in zip(c.singular, x, strict=True) if not e == 0])
+    one_value = _common.constant([s for s, e in zip(c.singular, x, strict=True) if e != 0])
     gaps = [k for k in range(1, len(x)) if c.singular[k] < c.singular[k - 1]]
     no_change = not gaps or any(_zero(x[:k]) or _zero(x[k:]) for k in gaps)
     return [one_value, no_change]
@@ -181,7 +182,10 @@ def crosses_once(c, tolerance=0):
 
 
 class Ordered(NamedTuple):
-    """Singular values (descending), the first rate, increments of the rates' running means, rates in no order, convention."""
+    """Singular values (descending), the first rate, increments of the rates' running means, rates in no order.
+
+    ``step`` is the mode where the converse lets the running mean fall; ``sv`` as in `Crossing`.
+    """
 
     singular: Array
     mean: Array
@@ -266,7 +270,7 @@ def ball_margin_ordered(c):
 
 
 def distance_ordered(c):
-    """sum_k Q_k (sum_{j >= k} v_j (M_j - M_k)) (m_k - m_{k+1})/m_1, with v_j = j (q_j - q_{j+1}) and Q_k the k-th share.
+    """sum_k Q_k (sum_{j >= k} v_j (M_j - M_k)) (m_k - m_{k+1})/m_1, v_j = j (q_j - q_{j+1}), Q_k the k-th share.
 
     Abel summation of -Cov_q(r, log m) with log differences bounded by m's, and without one of two nonnegative terms.
     """
@@ -343,34 +347,35 @@ STATEMENT = Statement(
     name="L2",
     title="single crossing",
     text=(
-        "Let lambda_i' = 2 r_i lambda_i, that is s_i' = r_i s_i for the singular values. With q = lambda / sum(lambda), "
-        "r_bar = sum(q r): q_i' = 2 (r_i - r_bar) q_i and dH/dt = -2 Cov_q(r, log lambda). If r - r_bar changes sign at "
-        "most once, from + to - as lambda grows (modes with equal lambda in any order), then d erank/dt >= 0, with equality "
-        "iff all modes with r_i != r_bar share one lambda; and no share of the k largest modes with lambda_k > lambda_{k+1} "
-        "grows, so every differentiable Schur-concave diversity rises. From - to +: the reverse. For a diversity with a kink, "
-        "equal modes on both sides of r_bar must be excluded: lambda = (1, 1), r = (1, -1) has dH/dt = 0, and its stable "
-        "rank falls. For a fixed r the exact criterion for d erank/dt >= 0 at *all* spectra in this order is "
-        "that the running means of r from the top are nondecreasing; there, equality iff the mean of r over each group of "
-        "equal eigenvalues is the same. If the running mean falls at mode k + 1, the spectrum (1, ..., 1, 1/2, 0, ...) with "
-        "k ones has dH/dt < 0. For singular values all of this holds with q = s / sum(s), its own mean r_bar and "
-        "dH/dt = -Cov_q(r, log s); a crossing at the other convention's mean does not suffice."
+        "Let lambda_i' = 2 r_i lambda_i, that is s_i' = r_i s_i for the singular values. With q = lambda / "
+        "sum(lambda), r_bar = sum(q r): q_i' = 2 (r_i - r_bar) q_i and dH/dt = -2 Cov_q(r, log lambda). If r - r_bar "
+        "changes sign at most once, from + to - as lambda grows (modes with equal lambda in any order), then d "
+        "erank/dt >= 0, with equality iff all modes with r_i != r_bar share one lambda; and no share of the k largest "
+        "modes with lambda_k > lambda_{k+1} grows, so every differentiable Schur-concave diversity rises. From - to "
+        "+: the reverse. For a diversity with a kink, equal modes on both sides of r_bar must be excluded: lambda = "
+        "(1, 1), r = (1, -1) has dH/dt = 0, and its stable rank falls. For a fixed r the exact criterion for d "
+        "erank/dt >= 0 at *all* spectra in this order is that the running means of r from the top are nondecreasing; "
+        "there, equality iff the mean of r over each group of equal eigenvalues is the same. If the running mean "
+        "falls at mode k + 1, the spectrum (1, ..., 1, 1/2, 0, ...) with k ones has dH/dt < 0. For singular values "
+        "all of this holds with q = s / sum(s), its own mean r_bar and dH/dt = -Cov_q(r, log s); a crossing at the "
+        "other convention's mean does not suffice."
     ),
     source=(
-        "sum q (r - r_bar) = 0, so log lambda may be measured from the crossing, where each term has one sign. Criterion: "
-        "q nonincreasing is a mixture of uniform distributions on the top j modes, with weights j (q_j - q_{j+1}), and "
-        "E_q[r] mixes the running means; Abel summation. The criterion and its proof are this project's."
+        "sum q (r - r_bar) = 0, so log lambda may be measured from the crossing, where each term has one sign. "
+        "Criterion: q nonincreasing is a mixture of uniform distributions on the top j modes, with weights j (q_j - "
+        "q_{j+1}), and E_q[r] mixes the running means; Abel summation. The criterion and its proof are this project's."
     ),
     not_checked=(
         "Infinitely many modes. Diversities with a kink; that the top shares decide all differentiable Schur-concave "
-        "functions (a theorem: Marshall, Olkin and Arnold 2011, 3.A.4). The spectra that break the criterion have zeros; by "
-        "continuity so do nearby ones without."
+        "functions (a theorem: Marshall, Olkin and Arnold 2011, 3.A.4). The spectra that break the criterion have "
+        "zeros; by continuity so do nearby ones without."
     ),
     claims=(
         Claim(
             name="L2",
             statement=(
-                "If r - r_bar crosses 0 once, from + to - as lambda grows, d erank/dt >= 0 and no top share that ends at a "
-                "gap grows; reversed if the crossing is."
+                "If r - r_bar crosses 0 once, from + to - as lambda grows, d erank/dt >= 0 and no top share that ends "
+                "at a gap grows; reversed if the crossing is."
             ),
             hypotheses=(
                 SORTED,
@@ -397,7 +402,9 @@ STATEMENT = Statement(
                     "one rate on the wrong side of r_bar, by 1% of the largest deviation on that side",
                     drops=("single crossing",),
                     instead=(
-                        Hypothesis("nearly single crossing", "deviations below 1.02% may cross", lambda c: crosses_once(c, 102)),
+                        Hypothesis(
+                            "nearly single crossing", "deviations below 1.02% may cross", lambda c: crosses_once(c, 102)
+                        ),
                     ),
                 ),
             ),
@@ -411,8 +418,8 @@ STATEMENT = Statement(
         Claim(
             name="L2 all spectra",
             statement=(
-                "d erank/dt = -2 erank Cov_q(r, log lambda) for all r; it is >= 0 at every sorted spectrum if the running "
-                "means of r never fall, and negative at a spectrum with one step if one does."
+                "d erank/dt = -2 erank Cov_q(r, log lambda) for all r; it is >= 0 at every sorted spectrum if the "
+                "running means of r never fall, and negative at a spectrum with one step if one does."
             ),
             hypotheses=(
                 SORTED,
@@ -438,15 +445,18 @@ STATEMENT = Statement(
                     "one running mean 1% too low",
                     "one running mean below its predecessor by 1% of the largest increment",
                     drops=("running means",),
-                    instead=(Hypothesis("nearly nondecreasing", "running means nondecreasing within 1.01%", nearly_rising),),
+                    instead=(
+                        Hypothesis("nearly nondecreasing", "running means nondecreasing within 1.01%", nearly_rising),
+                    ),
                 ),
             ),
         ),
     ),
     figure=Figure(
         caption=(
-            "Random rates r on random spectra (8 modes; log lambda and r normal), by how often r - r_bar changes sign as lambda "
-            "grows. One change from + to -: erank (eig) always rises; from - to +: it always falls; more changes: either."
+            "Random rates r on random spectra (8 modes; log lambda and r normal), by how often r - r_bar changes sign "
+            "as lambda grows. One change from + to -: erank (eig) always rises; from - to +: it always falls; more "
+            "changes: either."
         ),
         record=record,
         draw=draw,

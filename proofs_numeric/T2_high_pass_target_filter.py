@@ -156,7 +156,7 @@ def margin_power(c):
 
 
 def ball_margin_power(c):
-    online = [s for s in c.singular if not s == 0]
+    online = [s for s in c.singular if s != 0]
     logs = [(s / online[0]).log() for s in online]
 
     def entropy(exponent):
@@ -179,11 +179,13 @@ def ball_margin_power(c):
 def distance_power(c):
     s, reach = c.singular, jnp.abs(1 + c.exponent)
     eig, sv = (_common.squared_distance(powered(s, k), powered(s, k * reach)) for k in (2, 1))
-    return jnp.stack([eig, sv, _common.squared_distance(powered(s, 2 * c.fraction * c.order), powered(s, 2 * c.order)), jnp.ones(())])
+    return jnp.stack(
+        [eig, sv, _common.squared_distance(powered(s, 2 * c.fraction * c.order), powered(s, 2 * c.order)), jnp.ones(())]
+    )
 
 
 def equality_power(c):
-    alive = [s for s in c.singular if not s == 0]
+    alive = [s for s in c.singular if s != 0]
     flat = _common.constant(alive)
     same = flat or c.exponent == 0 or (len(alive) == 2 and c.exponent == -2)
     return [same, same, flat or c.order == 0 or c.fraction == 1, None]
@@ -194,7 +196,7 @@ def in_safe_range(c):
 
 
 def certified_powers():
-    """Exponents just beyond the range, each with a spectrum that certainly breaks it: (1, 1, eps), or (1, 1/2) for d = 2.
+    """Exponents beyond the range, each with a spectrum that certainly breaks it: (1, 1, eps), or (1, 1/2) for d = 2.
 
     eps = 10^-n with n |1 + a| >= 1, so that the target's smallest value exceeds the others at least tenfold.
     """
@@ -223,7 +225,7 @@ def raises_rank(singular, exponent):
 
 
 def threshold(singular):
-    """An interval of width 2^-12 in which a* certainly lies, by bisection below -1; None if s^a raises erank down to a = -64."""
+    """An interval of width 2^-12 in which a* certainly lies, by bisection below -1; None if it is below -64."""
     low, high = fmpq(-64), fmpq(-1)
     if raises_rank(singular, low):
         return None
@@ -291,22 +293,27 @@ STATEMENT = Statement(
     name="T2",
     title="high-pass target filter",
     text=(
-        "Let the target have singular values h(s) s, with h nonincreasing in s (high-pass), h(s) s nondecreasing (order "
-        "preserving) and h not 0 on the whole support (then h > 0 there; 0 stays 0). Then erank(target) >= erank(online), for eigenvalues "
-        "and for singular values, with equality iff h is constant on the support. Power filters s^a: for spectra with three or "
-        "more nonzero modes this holds for all of them iff a is in [-1, 0], and the published exponents (-0.3, -0.5, -0.7, -1) "
-        "lie exactly in that range; for two nonzero modes iff a is in [-2, 0]. Beyond -1, (1, 1, eps) is a "
-        "counterexample for eps small enough. For one spectrum dH(lambda^b)/db = -b Var_b(log lambda), the "
-        "variance under lambda^b normalised, so H is unimodal in b with its peak at 0, strictly unless lambda is flat. A filter "
-        "s^a with a < 0 therefore raises the effective rank of a given spectrum (not flat) iff a is above one threshold "
-        "a*(lambda) < -1. The threshold is -infinity iff erank(lambda) is at most the multiplicity of the smallest nonzero "
-        "eigenvalue, as for (1, eps, eps): no negative power lowers the rank there."
+        "Let the target have singular values h(s) s, with h nonincreasing in s (high-pass), h(s) s nondecreasing "
+        "(order preserving) and h not 0 on the whole support (then h > 0 there; 0 stays 0). Then erank(target) >= "
+        "erank(online), for eigenvalues and for singular values, with equality iff h is constant on the support. "
+        "Power filters s^a: for spectra with three or more nonzero modes this holds for all of them iff a is in [-1, "
+        "0], and the published exponents (-0.3, -0.5, -0.7, -1) lie exactly in that range; for two nonzero modes iff "
+        "a is in [-2, 0]. Beyond -1, (1, 1, eps) is a counterexample for eps small enough. For one spectrum "
+        "dH(lambda^b)/db = -b Var_b(log lambda), the variance under lambda^b normalised, so H is unimodal in b with "
+        "its peak at 0, strictly unless lambda is flat. A filter s^a with a < 0 therefore raises the effective rank "
+        "of a given spectrum (not flat) iff a is above one threshold a*(lambda) < -1. The threshold is -infinity iff "
+        "erank(lambda) is at most the multiplicity of the smallest nonzero eigenvalue, as for (1, eps, eps): no "
+        "negative power lowers the rank there."
     ),
     source=(
-        "L1: the online spectrum is the target's times h^-2 (eigenvalues) or h^-1 (singular values), nondecreasing in the "
-        "target's order. Powers: d log(lambda^b) = log lambda db in L2. H(1, 1, y) < log 2 for y >= 8. Zhuo et al. 2023 (the filters)."
+        "L1: the online spectrum is the target's times h^-2 (eigenvalues) or h^-1 (singular values), nondecreasing in "
+        "the target's order. Powers: d log(lambda^b) = log lambda db in L2. H(1, 1, y) < log 2 for y >= 8. Zhuo et "
+        "al. 2023 (the filters)."
     ),
-    not_checked="Infinitely many modes. The threshold a*(lambda) itself is only drawn: that it is single follows from unimodality.",
+    not_checked=(
+        "Infinitely many modes. That there is one threshold a*(lambda) follows from unimodality, which is checked; its "
+        "value is certified for the spectra of the figure only."
+    ),
     claims=(
         Claim(
             name="T2",
@@ -315,9 +322,7 @@ STATEMENT = Statement(
                 SORTED,
                 Hypothesis("positive gains", "h > 0 on the support", lambda c: (c.gains > 0) | ~on(c.singular)),
                 Hypothesis("function of s", "equal s, equal h", _common.equal_gains_at_ties),
-                Hypothesis(
-                    "high-pass", "h nonincreasing in s", lambda c: nondecreasing(c.gains, on(c.singular))
-                ),
+                Hypothesis("high-pass", "h nonincreasing in s", lambda c: nondecreasing(c.gains, on(c.singular))),
                 Hypothesis(
                     "order preserving",
                     "h(s) s nondecreasing in s",
@@ -367,8 +372,8 @@ STATEMENT = Statement(
         Claim(
             name="T2 powers",
             statement=(
-                "s^a raises both effective ranks for a in [-1, 0] (two nonzero modes: [-2, 0]); H(lambda^b) falls as b moves "
-                "away from 0, at the rate -b Var_b(log lambda)."
+                "s^a raises both effective ranks for a in [-1, 0] (two nonzero modes: [-2, 0]); H(lambda^b) falls as "
+                "b moves away from 0, at the rate -b Var_b(log lambda)."
             ),
             hypotheses=(
                 SORTED,
@@ -406,18 +411,17 @@ STATEMENT = Statement(
                     "-2.02, two modes",
                     "a = -2.02 with two nonzero modes",
                     drops=("safe range",),
-                    instead=(
-                        Hypothesis("two modes", "two nonzero modes", lambda c: on(c.singular).sum() == 2),
-                    ),
+                    instead=(Hypothesis("two modes", "two nonzero modes", lambda c: on(c.singular).sum() == 2),),
                 ),
             ),
         ),
     ),
     figure=Figure(
         caption=(
-            "Left: share of random spectra (log lambda independent, normal, standard deviation 2; eig) whose effective rank falls "
-            "under the target filter s^a; grey: the safe range for d >= 3. Right: log erank of s^(1+a) for three spectra; a lowers the "
-            "effective rank where the curve is below its thin line. The first two have a threshold below -1, (1, .1, .1) has none."
+            "Left: share of random spectra (log lambda independent, normal, standard deviation 2; eig) whose "
+            "effective rank falls under the target filter s^a; grey: the safe range for d >= 3. Right: log erank of "
+            "s^(1+a) for three spectra; a lowers the effective rank where the curve is below its thin line. The first "
+            "two have a threshold below -1, (1, .1, .1) has none."
         ),
         record=record,
         draw=draw,

@@ -121,7 +121,7 @@ class Views(NamedTuple):
 
 
 class RawViews(NamedTuple):
-    """Free parameters of a `Views`: unscaled samples and noises, their scales, and logarithms of the filter's weights."""
+    """Free parameters of a `Views`: unscaled samples and noises, logarithms of scales, angles of step and filter."""
 
     common: Array
     noise: Array
@@ -251,8 +251,8 @@ def record(seed):
     return {
         "convention": "eig",
         "sampler": (
-            "128 normal samples of 8 dimensions, standard deviations 1, 1/2, ..., 1/128, plus independent isotropic normal "
-            "noise in each view; filter s^(-1/2), largest singular value kept; eta = 1/2; 100 draws"
+            "128 normal samples of 8 dimensions, standard deviations 1, 1/2, ..., 1/128, plus independent isotropic "
+            "normal noise in each view; filter s^(-1/2), largest singular value kept; eta = 1/2; 100 draws"
         ),
         "noise": list(levels),
         "share_falling": falls,
@@ -275,32 +275,35 @@ def draw(figure, record):
     shares.set_ylim(-0.05, 1.05)
 
 
-SAME_VIEW = Hypothesis(
-    "same view", "the target is made of the online output", lambda c: c.noise == c.target_noise
-)
+SAME_VIEW = Hypothesis("same view", "the target is made of the online output", lambda c: c.noise == c.target_noise)
 
 STATEMENT = Statement(
     name="T4",
     title="output space",
     text=(
-        "Let p <- (1 - eta) p + eta t, eta in [0, 1], with t the same batch's p under a filter h that is high-pass and order "
-        "preserving (T2). Then erank(p) does not fall and does not pass erank(t), for eigenvalues and for singular values. It "
-        "rises strictly if eta > 0, and stays strictly below erank(t) if eta < 1, unless h is constant on the support."
+        "Let p <- (1 - eta) p + eta t, eta in [0, 1], with t the same batch's p under a filter h that is high-pass "
+        "and order preserving (T2). Then erank(p) does not fall and does not pass erank(t), for eigenvalues and for "
+        "singular values. It rises strictly if eta > 0, and stays strictly below erank(t) if eta < 1, unless h is "
+        "constant on the support."
     ),
     source=(
-        "p = U S V^T and t = U h(S) S V^T share their vectors, so the new singular values are s (1 - eta + eta h): T2 for the "
-        "filter 1 - eta + eta h, and for h / (1 - eta + eta h), which leads from there to t; both are high-pass and order preserving."
+        "p = U S V^T and t = U h(S) S V^T share their vectors, so the new singular values are s (1 - eta + eta h): T2 "
+        "for the filter 1 - eta + eta h, and for h / (1 - eta + eta h), which leads from there to t; both are "
+        "high-pass and order preserving."
     ),
     not_checked=(
-        "That p and t share their singular vectors is checked on samples of two dimensions, for filters a + b/s. The limit of "
-        "repeated steps. How often the other view's target lowers erank is drawn for one sampler, not a theorem."
+        "That p and t share their singular vectors is checked on samples of two dimensions, for filters a + b/s. The "
+        "limit of repeated steps. How often the other view's target lowers erank is drawn for one sampler, not a "
+        "theorem."
     ),
     claims=(
         Claim(
             name="T4",
             statement="s (1 - eta + eta h) is at least as diverse as s and at most as diverse as h s.",
             hypotheses=(
-                Hypothesis("sorted spectrum", "singular values descending and >= 0", lambda c: nonincreasing(c.singular)),
+                Hypothesis(
+                    "sorted spectrum", "singular values descending and >= 0", lambda c: nonincreasing(c.singular)
+                ),
                 Hypothesis("positive gains", "h > 0 on the support", lambda c: (c.gains > 0) | ~on(c.singular)),
                 Hypothesis("function of s", "equal s, equal h", _common.equal_gains_at_ties),
                 Hypothesis("high-pass", "h nonincreasing in s", lambda c: nondecreasing(c.gains, on(c.singular))),
@@ -326,7 +329,11 @@ STATEMENT = Statement(
                     "eta 1.01",
                     "eta = 1.01",
                     drops=("step",),
-                    instead=(Hypothesis("nearly a step", "0 <= eta <= 1.01", lambda c: (c.step >= 0) & (100 * c.step <= 101)),),
+                    instead=(
+                        Hypothesis(
+                            "nearly a step", "0 <= eta <= 1.01", lambda c: (c.step >= 0) & (100 * c.step <= 101)
+                        ),
+                    ),
                 ),
             ),
             domain=(
@@ -358,9 +365,10 @@ STATEMENT = Statement(
     ),
     figure=Figure(
         caption=(
-            "Left: mean log erank (eig) of p along p <- (p + t)/2. With t made of the same view it rises; with t made of the other "
-            "view of the same data it can fall. Right: how often one step lowers erank, against the view noise. 128 samples, 8 "
-            "dimensions with standard deviations 1, 1/2, ..., 1/128, isotropic noise (left: 1), filter s^(-1/2), 100 draws."
+            "Left: mean log erank (eig) of p along p <- (p + t)/2. With t made of the same view it rises; with t made "
+            "of the other view of the same data it can fall. Right: how often one step lowers erank, against the view "
+            "noise. 128 samples, 8 dimensions with standard deviations 1, 1/2, ..., 1/128, isotropic noise (left: 1), "
+            "filter s^(-1/2), 100 draws."
         ),
         record=record,
         draw=draw,

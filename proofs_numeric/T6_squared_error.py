@@ -63,7 +63,7 @@ def sample(tape, d):
 def _gains(raw, spectrum, dropped, half):
     """(1 + excess) share/2 above, (1 - deficit) share/2 below, where 1 - deficit is a low-pass function from 1 down."""
     order = jnp.where(dropped["any order"], 0, -1)
-    top = jnp.where(raw.side > 0, raw.gains.scale, -(raw.gains.scale**2))
+    top = jnp.where(raw.side > 0, 2 * raw.gains.scale - 2, -(raw.gains.scale**2))
     free = _growth.function_of(raw.gains._replace(scale=top), spectrum, order)
     slack = jnp.where(dropped["half missed by 1%"], 0.01, 0.0) * raw.side
     below = jnp.minimum(free, 1.0)  # only gains in any order reach beyond 1
@@ -380,7 +380,7 @@ STATEMENT = Statement(
         "both conventions. The claim for g <= share/2 and the singular values go beyond what the design states for the "
         "squared error."
     ),
-    not_checked="Filters on both sides of share/2, but for the ablation and the frequencies; gradients through the filter.",
+    not_checked="Filters on both sides of share/2, but for the ablation and frequencies; gradients through the filter.",
     claims=(HALF, PAIR),
     orders=(SHARPNESS,),
     figure=Figure(

@@ -51,7 +51,7 @@ def _losses(features, c):
     """The squared error and the negative cosine of p = G z and t = H z+, each view the other's target."""
     other = features[::-1]
     held = jnp.where(c.through == 1, other, jax.lax.stop_gradient(other))
-    p, t = c.online * features, c.target * held
+    p, t = c.online[None, None] * features, c.target[None, None] * held
 
     def mean(values):
         return jnp.mean(jnp.sum(values, axis=-1))

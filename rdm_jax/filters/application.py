@@ -19,7 +19,7 @@ from rdm_jax.filters.gains import Filter, as_filter, gain
 from rdm_jax.filters.operators import from_left, product
 from rdm_jax.filters.products import filtered_by_products
 from rdm_jax.spectra.decompose import null_tolerance, singular_values, small_side, small_side_by_gram
-from rdm_jax.types import Array, ArrayLike, Features, Flag, Gains, Int, Moment, Spectrum
+from rdm_jax.types import Array, ArrayLike, Features, Flag, Float, Gains, Int, Moment, Spectrum
 
 __all__ = ["apply", "null_directions"]
 
@@ -134,7 +134,9 @@ def _gains(filter: Filter, rows: int, per_sample: bool, values: Spectrum) -> Gai
     return gain(filter, values / rows**0.5, 1.0) if per_sample else gain(filter, values, float(rows))
 
 
-def _decomposed(function: Function, features: Features, online: bool) -> tuple[Spectrum, Moment]:
+def _decomposed(
+    function: Function, features: Features, online: bool
+) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
     """Singular values and vectors of the smaller side, from the Gram matrix where it is good enough."""
     values, vectors = small_side_by_gram(features)
     wide = features.shape[0] < features.shape[1]

@@ -60,8 +60,11 @@ def variants(claim, rules, strata=SMALL, dropped=None, **parts):
 def drawn(claim, count, generator):
     """Random instances of a claim with eight modes, their leaves stacked."""
     dropped = {ablation.name: jnp.asarray(False) for ablation in claim.ablations}
-    vectors, scalars = blank_tapes(generator, count, claim.rows, 8)
-    return jax.jit(jax.vmap(lambda v, s: claim.build(claim.sample(Tape(v, s), jnp.asarray(8)), dropped)))(vectors, scalars)
+
+    def one(vectors, scalars):
+        return claim.build(claim.sample(Tape(vectors, scalars), jnp.asarray(8)), dropped)
+
+    return jax.jit(jax.vmap(one))(*blank_tapes(generator, count, claim.rows, 8))
 
 
 def refuted(claim):

@@ -30,8 +30,16 @@ def blocks(language):
 
 
 def commands():
+    """The commands in blocks, then those within the text, each once."""
     lines = [line.partition(" #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith(("git clone ", "cd "))]
+    found = [*filter(None, lines), *re.findall(r"`((?:make|python) [^`]+)`", README)]
+    return list(dict.fromkeys(found))
+
+
+def made_small(command, out):
+    """The command with the options that its kind gets, unless it is small by options of its own."""
+    begin = max((begin for begin in SMALL if command.startswith(begin)), key=len)
+    return command if "ARGS=" in command else f"{command} {SMALL[begin].format(out=out)}"
 
 
 def environment():
@@ -42,8 +50,7 @@ def environment():
 
 @pytest.mark.parametrize("command", commands())
 def test_command(command, tmp_path):
-    begin = max((begin for begin in SMALL if command.startswith(begin)), key=len)
-    words = shlex.split(f"{command} {SMALL[begin].format(out=tmp_path / 'out')}")
+    words = shlex.split(made_small(command, tmp_path / "out"))
     if words[0] == "make":  # with this environment in the place of .venv
         words[1:1] = ["--old-file=.venv/.ready", f"PY={sys.executable}"]
     else:

@@ -39,6 +39,16 @@ def test_eigenvalues_of_a_matrix_solved_by_hand():
     assert_allclose(eigenvalues(np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, 5]])), [5, 3, 1], rtol=8 * EPS)
 
 
+@pytest.mark.parametrize("values", [np.ones(40), np.repeat([3.0, 1.0], 20), np.arange(1.0, 41) ** -4, np.eye(40)[0]])
+@pytest.mark.parametrize("scale", [1e-35, 1.0, 1e35])
+def test_eigenvalues_keep_an_absolute_error_of_rounding(rng, values, scale):
+    rotation = orthogonal(rng, 40)
+    moment = (rotation * values @ rotation.T * scale).astype(np.float32)
+    moment = (moment + moment.T) / 2
+    exact = np.linalg.eigvalsh(moment.astype(np.float64))[::-1]
+    assert_allclose(eigenvalues(moment) / scale, np.maximum(exact, 0) / scale, atol=12 * EPS * values.max())
+
+
 def test_eigensystem_reconstructs_the_matrix_in_order(rng):
     rotation, values = orthogonal(rng, 5), np.array([0.1, 7.0, 2.0, 0.0, 3.0])
     moment = rotation * values @ rotation.T
