@@ -3,6 +3,7 @@
 import itertools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flint import arb
@@ -56,15 +57,17 @@ def build(raw, dropped):
     spectrum = jnp.where(dropped["spectrum in any order"], shuffled, families.descending(raw.spectrum))
     weights = families.descending(raw.weights)
     weights = jnp.where(dropped["weights in any order"], families.unordered(raw.weights), weights)
-    weights = jnp.where(dropped["signed weights"], weights - jnp.exp(raw.weights.free[0]), weights)
     weights = jnp.where(dropped["one weight 1% out of order"], families.out_of_order(weights, raw.weights), weights)
     exponent = jnp.minimum(jnp.exp(raw.log_exponent), 4.0)
-    return Instance(spectrum, weights, jnp.where(dropped["negative exponent"], -exponent, exponent))
+    exponent = jnp.where(dropped["negative exponent"], -exponent, exponent)
+    powered = _powered(spectrum, exponent)
+    lowered = weights - jax.nn.sigmoid(raw.weights.free[0]) * jnp.sum(weights * powered) / jnp.sum(powered)
+    return Instance(spectrum, jnp.where(dropped["signed weights"], lowered, weights), exponent)
 
 
-def _powered(c):
-    positive = c.spectrum > 0
-    return jnp.where(positive, jnp.where(positive, c.spectrum, 1.0) ** c.exponent, 0.0)
+def _powered(spectrum, exponent):
+    positive = spectrum > 0
+    return jnp.where(positive, jnp.where(positive, spectrum, 1.0) ** exponent, 0.0)
 
 
 def _largest_shares(spectrum):
@@ -73,7 +76,7 @@ def _largest_shares(spectrum):
 
 
 def margin(c):
-    powered = _powered(c)
+    powered = _powered(c.spectrum, c.exponent)
     weighted = c.weights * powered
     before_last = (jnp.arange(len(powered)) < jnp.sum(c.spectrum > 0) - 1)[:-1]
 
@@ -98,7 +101,7 @@ def ball_margin(c):
 
 def distance(c):
     """q_1 q_r (w_1 - w_r)/w_1: what the first and the last mode alone contribute to every partial sum's difference."""
-    powered, alive = _powered(c), c.spectrum > 0
+    powered, alive = _powered(c.spectrum, c.exponent), c.spectrum > 0
     shares = powered / jnp.sum(powered)
     last = jnp.min(jnp.where(alive, shares, jnp.inf)), jnp.min(jnp.where(alive, c.weights, jnp.inf))
     return jnp.stack([shares[0] * last[0] * (1 - last[1] / c.weights[0]), jnp.ones(())])

@@ -61,7 +61,7 @@ def sample(tape, d):
     spectrum = families.sample_spectrum(tape, d)
     online, target = (families.sample_filter(tape, spectrum, d) for _ in range(2))
     samples, coins = logistic(tape.vectors(SAMPLES)), tape.vectors(SAMPLES)
-    rows, modes = jnp.arange(SAMPLES)[:, None], jnp.arange(tape.width)
+    rows, modes = jnp.arange(SAMPLES)[:, None], jnp.arange(tape.width)[None]
     parts = jnp.minimum(SAMPLES, spectrum.keep)
     apart = modes % parts == rows % parts  # no mode belongs to two samples: nothing moves
     sparse = (rows == 0) | (coins < 0.5) | (modes == rows % spectrum.keep)

@@ -97,65 +97,66 @@ def ball_margin_scores(c):
 
 
 class Outputs(NamedTuple):
-    """Linear model of raw outputs, as in T11: Cov(y~), b, and K eps^2 (target) and K tau^2 (online)."""
+    """Linear model of raw outputs, as in T11.
+
+    Eigenvalues of Cov(y~) (descending); K eps^2 of the target; K tau^2 plus the squared part of b that is orthogonal to
+    Cov, and that part's share; the coordinate of b along the eigenvector ``mode``.
+    """
 
     spectrum: Array
-    orthogonal: Array
-    along: Array
     target: Array
-    online: Array
+    constant: Array
+    share: Array
+    along: Array
     mode: Array
 
 
 class RawOutputs(NamedTuple):
-    """Free parameters: logs of the parts of b, roots of the log distance from the turning point and to the bound."""
+    """Free parameters: roots of the log distances from the turning point and to the bound, and the parts of b."""
 
     spectrum: families.Sequence
-    orthogonal: Array
-    along: Array
     room: Array
     apart: Array
+    share: Array
+    along: Array
     mode: Array
-    parts: Array
+    tilted: Array
 
 
 def sample_outputs(tape, d):
     spectrum = families.sample_spectrum(tape, d)
     return RawOutputs(
         spectrum=spectrum,
-        orthogonal=tape.scalar(-4.0, 4.0),
-        along=tape.scalar(-3.0, 3.0),
         room=jnp.maximum(tape.scalar(-1.0, 2.0), 0.0),
         apart=jnp.maximum(tape.scalar(-0.5, 2.0), 0.0),
+        share=tape.scalar(-6.0, 4.0),
+        along=tape.scalar(-3.0, 3.0),
         mode=tape.integer(0, spectrum.keep),
-        parts=tape.integer(0, 4),
+        tilted=tape.scalar() < 0.5,
     )
 
 
 def build_outputs(raw, dropped):
     spectrum = families.descending(raw.spectrum)
-    peak = theory.centering_peak(spectrum)
-    cold = dropped["target below the turning point"]
-    near = jnp.where(dropped["turning point 1% off"], 1 / 1.01, jnp.exp(jnp.where(cold, -1.0, 1.0) * raw.room**2))
-    orthogonal = jnp.where(raw.parts % 2 == 1, peak * jnp.exp(raw.orthogonal), 0.0)
-    along = jnp.where(raw.parts > 1, jnp.exp(raw.along) * jnp.sqrt(spectrum[raw.mode]), 0.0)
-    target = peak * near
+    room = jnp.where(dropped["target below the turning point"], -(raw.room**2), raw.room**2)
+    room = jnp.where(dropped["turning point 1% off"], jnp.log(1 / 1.01), room)
+    target = theory.centering_peak(spectrum) * jnp.exp(room)
     apart = jnp.where(dropped["hotter target"], -(raw.apart**2), raw.apart**2)
-    most = jnp.maximum(target * jnp.exp(apart) - orthogonal - along**2, target * 0.01)
-    return Outputs(spectrum, orthogonal, along, target, most, raw.mode)
-
-
-def _entropies(c, entropy):
-    target = entropy(c.spectrum, 0 * c.orthogonal, 0 * c.along, c.mode, c.target)
-    return target - entropy(c.spectrum, c.orthogonal, c.along, c.mode, c.online)
+    along = jnp.where(raw.tilted, jnp.exp(raw.along) * jnp.sqrt(spectrum[raw.mode]), 0.0)
+    constant = jnp.maximum(target * jnp.exp(apart) - along**2, target / 100)
+    return Outputs(spectrum, target, constant, jax.nn.sigmoid(raw.share), along, raw.mode)
 
 
 def margin_outputs(c):
-    return _entropies(c, lambda *at: jnp.log(spectra.effective_rank(_softmax.model(*at))))[None]
+    at = (c.constant * c.share, c.along, c.mode, c.constant * (1 - c.share))
+    target = _softmax.model(c.spectrum, 0.0, 0.0 * c.along, c.mode, c.target)
+    online = _softmax.model(c.spectrum, *at)
+    return (jnp.log(spectra.effective_rank(target)) - jnp.log(spectra.effective_rank(online)))[None]
 
 
 def ball_margin_outputs(c):
-    return [_entropies(c, _softmax.ball_entropy)]
+    target = balls.entropy([c.target, *c.spectrum])
+    return [target - _softmax.ball_entropy(c.spectrum, 0, c.along, c.mode, c.constant)]
 
 
 def distance_outputs(c):
@@ -163,13 +164,13 @@ def distance_outputs(c):
 
     By Pinsker's inequality the margin is at least twice their sum.
     """
-    mass, constant = jnp.sum(c.spectrum), c.online + c.orthogonal + c.along**2
+    mass, constant = jnp.sum(c.spectrum), c.constant + c.along**2
     gap = (mass / (c.target + mass) - mass / (constant + mass)) ** 2
     return (gap + c.along**2 * c.spectrum[c.mode] / (constant + mass) ** 2)[None]
 
 
 def equality_outputs(c):
-    return [c.along == 0 and c.target == c.online + c.orthogonal]
+    return [c.along == 0 and c.target == c.constant]
 
 
 def hot_enough(c, slack=0):
@@ -278,13 +279,17 @@ def draw(figure, record):
             left.plot(record["relative"], rates, style, marker=marker, color=colour, label=label)
     left.axhline(0.5, color="grey", linestyle=":", linewidth=0.8)
     left.set(xscale="log", ylim=(0, 1.03), xlabel="temperature / max|centred score|", ylabel="share with a positive rank difference")
+    left.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
     left.set_title("target temperature equal (full), half (dashed)")
     left.legend()
     for marker, (k, errors) in zip("osv", record["distance to the fixed point"].items(), strict=True):
         right.plot(record["sizes"], errors, marker=marker, label=f"k = {k}: slope {-2 * int(k)}")
     right.set(xscale="log", yscale="log", xlabel="$\\epsilon$ (units of the scores)", ylabel="relative distance to the fixed point")
+    right.set_xticks(record["sizes"], [f"{size:g}" for size in record["sizes"]])
     right.set_title("after k iterations")
     right.legend()
+    for axes in (left, right):
+        axes.minorticks_off()
 
 
 DOUBLE_CENTERING = Claim(
@@ -320,13 +325,18 @@ RAW_OUTPUTS = Claim(
         Hypothesis(
             "temperatures and mean",
             "eps > 0, tau > 0, b a vector, its mode on the support",
-            lambda c: (c.target > 0) & (c.online > 0) & (c.orthogonal >= 0) & (c.along >= 0) & on(c.spectrum)[c.mode],
+            lambda c: (c.target > 0)
+            & (c.constant > 0)
+            & (c.share >= 0)
+            & (c.share <= 1)
+            & (c.along >= 0)
+            & on(c.spectrum)[c.mode],
         ),
         Hypothesis("above the turning point", "K eps^2 >= Lambda/erank of Cov(y~)", hot_enough),
         Hypothesis(
             "target not hotter",
             "K eps^2 <= K tau^2 + |b|^2",
-            lambda c: at_least(c.online + c.orthogonal + c.along * c.along, c.target),
+            lambda c: at_least(c.constant + c.along * c.along, c.target),
         ),
     ),
     conclusions=(Conclusion("rank difference, eig", 1e-13),),
@@ -356,7 +366,7 @@ STATEMENT = Statement(
         "(1/(N K)) (1 + (S - row mean - column mean + grand mean)/eps) + O(1/eps^2): double centering. The relative distance to "
         "the fixed point after k iterations is O(eps^-2k). So with the constant mode removed, in the linear regime, softmax "
         "outputs have eig(Cov + b b^T) and targets eig(Cov), b the mean of the row-centred scores: T10 for a general mean, "
-        "whose sign is not fixed. On raw outputs the linear model's rank difference is nonnegative if K eps^2 is at or above "
+        "positive if b lies along the largest eigenvector of Cov, of no fixed sign otherwise. On raw outputs the linear model's rank difference is nonnegative if K eps^2 is at or above "
         "the turning point Lambda/erank of Cov and at most K tau^2 + |b|^2, for b orthogonal to Cov or not; it is 0 only if "
         "K eps^2 = K tau^2 + |b|^2 and Cov b = 0. At equal temperature it is of order eps^-4 (up to a logarithm), below the "
         "terms of order eps^-3 that the linear model leaves out: as eps grows, the sign becomes a coin flip, while at "
@@ -374,10 +384,10 @@ STATEMENT = Statement(
     ),
     claims=(RAW_OUTPUTS, DOUBLE_CENTERING),
     orders=(
-        Order("T12 linearisation", "k = 1 and 3, either order: double centering + O(eps^-2)", -2.0, (16.0, 32.0, 64.0), linearisation_errors),
-        Order("T12 one iteration", "distance to the fixed point O(eps^-2)", -2.0, (16.0, 32.0, 64.0), fixed_point_errors(1)),
-        Order("T12 two iterations", "distance to the fixed point O(eps^-4)", -4.0, (16.0, 32.0, 64.0), fixed_point_errors(2)),
-        Order("T12 three iterations", "distance to the fixed point O(eps^-6)", -6.0, (16.0, 32.0, 64.0), fixed_point_errors(3)),
+        Order("T12 linearisation", "k = 1 and 3, either order: double centering + O(eps^-2)", -2.0, (32.0, 64.0, 128.0), linearisation_errors),
+        Order("T12 one iteration", "distance to the fixed point O(eps^-2)", -2.0, (32.0, 64.0, 128.0), fixed_point_errors(1)),
+        Order("T12 two iterations", "distance to the fixed point O(eps^-4)", -4.0, (32.0, 64.0, 128.0), fixed_point_errors(2)),
+        Order("T12 three iterations", "distance to the fixed point O(eps^-6)", -6.0, (24.0, 48.0, 96.0), fixed_point_errors(3)),
     ),
     figure=Figure(
         caption=(

@@ -133,7 +133,7 @@ def powered(singular, exponent):
     """s^exponent on the support, over its largest value, 0 elsewhere."""
     alive = singular > 0
     top = jnp.where(exponent >= 0, singular[0], jnp.min(jnp.where(alive, singular, jnp.inf)))
-    return jnp.where(alive, jnp.where(alive, singular / top, 1.0) ** exponent, 0.0)
+    return jnp.where(alive, jnp.exp(exponent * jnp.log(jnp.where(alive, singular / top, 1.0))), 0.0)
 
 
 def log_singular(singular):

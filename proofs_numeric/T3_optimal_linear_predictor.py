@@ -222,7 +222,7 @@ class RawData(NamedTuple):
 def sample_data(tape, d):
     spectrum = families.sample_spectrum(tape, d)
     scales = families.descending(spectrum) ** 0.25
-    centres, noise = (scales * logistic(tape.vectors(4)) for _ in range(2))
+    centres, noise = (scales[None] * logistic(tape.vectors(4)) for _ in range(2))
     predictor = tape.scalar(0.0, 1.0) * logistic(tape.vectors(tape.width))
     noise = noise * 10.0 ** tape.scalar(-1.0, 1.0)
     correlation = tape.scalar(-1.0, 1.0)
@@ -405,16 +405,16 @@ def _commutator(online, feature):
 def _angle(online, feature):
     """The largest sine of the angle between eigenvectors of equal rank."""
     first, second = eigensystem((online + online.T) / 2).vectors, eigensystem(feature).vectors
-    return jnp.max(jnp.linalg.norm(first - second * jnp.sum(first * second, axis=0), axis=0))
+    return jnp.max(jnp.linalg.norm(first - second * jnp.sum(first * second, axis=0, keepdims=True), axis=0))
 
 
 def _cosine_gaps(online, feature):
     """1 - cos(C_p v, v) for each eigenvector v of C_z, from the sine: no cancellation."""
     vectors = eigensystem(feature).vectors
     images = online @ vectors
-    images = images / jnp.linalg.norm(images, axis=0)
-    along = jnp.sum(images * vectors, axis=0)
-    return jnp.sum((images - vectors * along) ** 2, axis=0) / (1 + along)
+    images = images / jnp.linalg.norm(images, axis=0, keepdims=True)
+    along = jnp.sum(images * vectors, axis=0, keepdims=True)
+    return jnp.sum((images - vectors * along) ** 2, axis=0) / (1 + along[0])
 
 
 def _over(signal_of, error):

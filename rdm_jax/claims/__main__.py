@@ -34,11 +34,11 @@ class Options:
     explain: str | None = None
     """Print one statement in full, with its assumptions and what is not checked, and stop."""
     instances: int = Budget.instances
-    """Random instances of each claim."""
+    """Random instances of each statement."""
     starts: int = Budget.starts
     """Restarts of every search."""
     certified: int = Budget.certified
-    """Instances of each claim that are certified in ball arithmetic."""
+    """Instances of each statement that are certified in ball arithmetic."""
     seed: int = 0
     """The same seed gives the same numbers on the same machine."""
     workers: int = dataclasses.field(default_factory=runner.default_workers)

@@ -21,8 +21,8 @@ from rdm_jax.types import Array
 
 _CHUNK_VALUES = 2**18  # numbers in one array of a chunk: small enough for the cache
 _RESOLVED = 1e4  # a margin is divided by its distance only where rounding is 1e-4 of that distance
-_STEPS = 100
-_LEARNING_RATE = 0.05
+_STEPS = 60
+_LEARNING_RATE = 0.08
 _UNRESOLVED = 1e30
 
 
@@ -298,8 +298,8 @@ def _search(claim: Claim, ablation: Ablation | None, starts: int, seed: int) -> 
 
 
 def _starts(claim: Claim, starts: int) -> list[int]:
-    """Restarts for each stratum: seven in eight in the first (small) one, the others share the rest."""
-    others = [starts // (8 * (len(claim.strata) - 1)) for _ in claim.strata[1:]]
+    """Restarts for each stratum: most in the first (small) one, a sixteenth for the others, which cost as much."""
+    others = [starts // (16 * (len(claim.strata) - 1)) for _ in claim.strata[1:]]
     return [starts - sum(others), *others]
 
 

@@ -28,11 +28,19 @@ Progress = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How hard a claim is tried: random instances, restarts of every search, certified instances."""
+    """How hard a statement is tried: random instances and certified instances, both shared by its claims, and restarts.
+
+    Every search, of every claim and ablation, has all the restarts.
+    """
 
     instances: int = 2**19
     starts: int = 4096
     certified: int = 10_000
+
+    def shared_by(self, claims: int) -> "Budget":
+        """The budget of one of so many claims, rounded up."""
+        claims = max(claims, 1)
+        return dataclasses.replace(self, instances=-(-self.instances // claims), certified=-(-self.certified // claims))
 
 
 def _plain(value: Any) -> Any:
@@ -41,7 +49,7 @@ def _plain(value: Any) -> Any:
         return {"value": value.value, "modes": value.modes, "instance": _plain(value.instance)}
     if hasattr(value, "_asdict"):
         return {name: _plain(entry) for name, entry in value._asdict().items()}
-    if isinstance(value, np.ndarray | jax.Array):
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
         return np.asarray(value).tolist()
     return value
 
@@ -182,7 +190,8 @@ def verify_statement(
     The record is ready for JSON and, but for ``seconds``, the same for the same seed on the same machine.
     """
     start = time.perf_counter()
-    parts = [verify_claim(claim, budget=budget, seed=seed, progress=progress) for claim in statement.claims]
+    share = budget.shared_by(len(statement.claims))
+    parts = [verify_claim(claim, budget=share, seed=seed, progress=progress) for claim in statement.claims]
     orders = []
     for asymptotic in statement.orders:
         progress(f"{asymptotic.name}: order")

@@ -56,7 +56,9 @@ def test_the_sums_are_those_of_eigenvalues_in_any_basis(rng):
         return -jnp.sum(jnp.sum(p * t, axis=1) / jnp.linalg.norm(p, axis=1) / jnp.linalg.norm(t, axis=1))
 
     step = 1e-6
-    before, after = (np.linalg.eigvalsh(z.T @ z / 16)[::-1] for z in (cloud, cloud - step * jax.grad(loss)(cloud)))
+    before, after = (
+        np.linalg.eigvalsh(z.T @ z / 16)[::-1] for z in (cloud, cloud - step * jax.jit(jax.grad(loss))(cloud))
+    )
     rates = np.cumsum(after - before)[:2] / step / 2
     margins = CLAIM.margin(floats(noiseless(samples.tolist(), gains.tolist(), [1.0, 1.0, 1.0])))
     np.testing.assert_allclose(-rates.max(), margins[0], rtol=1e-4)  # the step's own curvature
@@ -70,7 +72,8 @@ def test_the_quadrature_is_exact_for_polynomials():
 
 
 def test_mean_field_needs_independent_modes(key):
-    apart, together = (np.asarray(S3.deviations(key, (16.0, 64.0), together=case)) for case in (False, True))
+    measure = jax.jit(S3.deviations, static_argnames=("sizes", "together"))
+    apart, together = (np.asarray(measure(key, (16.0, 64.0), together=case)) for case in (False, True))
     assert np.all(apart[:, 1] < apart[:, 0] / 3)
     np.testing.assert_allclose(together[:, 1], together[:, 0], rtol=1e-12)
     assert np.median(together) > 0.1
