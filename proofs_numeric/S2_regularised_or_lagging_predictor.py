@@ -76,7 +76,7 @@ def build(raw, dropped):
     error = jnp.where(dropped["learned one mode 1% short"], near, error)
     ridge = jnp.where(raw.with_ridge, jnp.exp(raw.log_ridge), 0.0)
     smallest = jnp.min(jnp.where(spectrum > 0, spectrum, jnp.inf))
-    ridge = jnp.where(dropped["negative ridge"], -0.9 * smallest * jnp.exp(-raw.log_ridge**2), ridge)
+    ridge = jnp.where(dropped["negative ridge"], -0.9 * smallest * jnp.exp(-(raw.log_ridge**2)), ridge)
     time = _LONGEST / (1 + jnp.exp(-raw.logit_time))
     lag = jnp.where(raw.converged, 0.0, spectrum[0] / time)
     return Instance(spectrum, signal, signal * jnp.exp(error), ridge, lag)
@@ -101,7 +101,7 @@ def ball_margin(c):
     modes = balls.support(c.spectrum)
     spectrum, signal = [c.spectrum[i] for i in modes], [c.signal[i] for i in modes]
     gains = [c.learned[i] / (c.spectrum[i] + c.ridge) for i in modes]
-    if not c.lag == 0:
+    if c.lag != 0:
         gains = [-g * (-(x + c.ridge) / c.lag).expm1() for g, x in zip(gains, spectrum, strict=True)]
     pull = balls.total([g * m for g, m in zip(gains, signal, strict=True)])
     kappa = pull / balls.total([g * g * x for g, x in zip(gains, spectrum, strict=True)])
@@ -122,7 +122,7 @@ def distance(c):
 
 def equality(c):
     converged = c.lag == 0 and c.ridge == 0
-    same = _common.constant([x for x, m in zip(c.spectrum, c.signal, strict=True) if not m == 0])
+    same = _common.constant([x for x, m in zip(c.spectrum, c.signal, strict=True) if m != 0])
     return [converged or same] * 2
 
 
@@ -189,7 +189,9 @@ STATEMENT = Statement(
             hypotheses=(
                 Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
                 Hypothesis(
-                    "nonnegative signal", "m >= 0, and 0 off the support", lambda c: (c.signal >= 0) & (on(c.spectrum) | (c.signal == 0))
+                    "nonnegative signal",
+                    "m >= 0, and 0 off the support",
+                    lambda c: (c.signal >= 0) & (on(c.spectrum) | (c.signal == 0)),
                 ),
                 Hypothesis(
                     "own signal",
@@ -217,15 +219,18 @@ STATEMENT = Statement(
                         Hypothesis(
                             "nearly own signal",
                             "the predictor has learned m within 1%",
-                            lambda c: at_least(10101 * c.learned, 10000 * c.signal)
-                            & at_least(10101 * c.signal, 10000 * c.learned),
+                            lambda c: (
+                                at_least(10101 * c.learned, 10000 * c.signal)
+                                & at_least(10101 * c.signal, 10000 * c.learned)
+                            ),
                         ),
                     ),
                 ),
             ),
             domain=(
                 DomainCondition(
-                    "rho >= 0", lambda: theory.lagging_predictor_gains(jnp.array([2.0, 1.0]), jnp.array([1.0, 1.0]), -0.5)
+                    "rho >= 0",
+                    lambda: theory.lagging_predictor_gains(jnp.array([2.0, 1.0]), jnp.array([1.0, 1.0]), -0.5),
                 ),
                 DomainCondition(
                     "m >= 0", lambda: theory.lagging_predictor_gains(jnp.array([2.0, 1.0]), jnp.array([1.0, -1.0]))

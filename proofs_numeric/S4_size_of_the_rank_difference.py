@@ -88,7 +88,7 @@ def ball_terms(spectrum, gains):
     online = [w * q for w, q in zip(weights, target, strict=True)]
     mass = balls.total(online)
     online = [value / mass for value in online]
-    kl = balls.total([p * (p / t).log() for p, t in zip(online, target, strict=True) if not p == 0])
+    kl = balls.total([p * (p / t).log() for p, t in zip(online, target, strict=True) if p != 0])
     covariance = balls.covariance(target, weights, [spectrum[i].log() for i in alive]) / mass
     difference = balls.entropy(target) - balls.entropy(online)
     return kl, covariance, difference, balls.total([abs(p - t) for p, t in zip(online, target, strict=True)])
@@ -221,10 +221,12 @@ STATEMENT = Statement(
             ),
             domain=(
                 DomainCondition(
-                    "g >= 0", lambda: theory.rank_difference_decomposition(jnp.array([2.0, 1.0]), jnp.array([1.0, -1.0]))
+                    "g >= 0",
+                    lambda: theory.rank_difference_decomposition(jnp.array([2.0, 1.0]), jnp.array([1.0, -1.0])),
                 ),
                 DomainCondition(
-                    "g not all 0", lambda: theory.rank_difference_decomposition(jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0]))
+                    "g not all 0",
+                    lambda: theory.rank_difference_decomposition(jnp.array([2.0, 0.0]), jnp.array([0.0, 1.0])),
                 ),
             ),
         ),

@@ -99,13 +99,13 @@ def margin(c):
     spectrum, threshold, _ = expand(c)
     flat = c.live.astype(spectrum.dtype)
     spectra, gains = jnp.stack([spectrum, spectrum]), jnp.stack([flat, c.gains])
-    signal = spectrum * jnp.stack([c.ratio, threshold * c.gains])
+    signal = spectra * jnp.stack([c.ratio, threshold * c.gains])
     rates = theory.growth_rates(spectra, online_gains=gains, target_gains=jnp.stack([threshold, flat]), signal=signal)
     speed = theory.entropy_rate(spectra, rates)
     lower, upper = jnp.full(2, c.lower), jnp.full(2, c.upper)
     bounds = theory.speed_bounds(spectra, lower, upper, online_gains=gains)
     margins = jnp.stack([speed - bounds.lower, bounds.upper - speed], axis=1)
-    squares = jnp.sum(gains**2 * spectrum, axis=1, keepdims=True) / jnp.sum(spectrum)
+    squares = jnp.sum(gains**2 * spectra, axis=1, keepdims=True) / jnp.sum(spectrum)
     return jnp.ravel(margins / (scale(c) * squares))
 
 
@@ -144,7 +144,7 @@ def distance(c):
 
 
 def equality(c):
-    slopes = [s for s, gap in zip(c.slopes[1:], c.gaps[1:], strict=True) if not gap == 0]
+    slopes = [s for s, gap in zip(c.slopes[1:], c.gaps[1:], strict=True) if gap != 0]
     return [all(s == c.lower for s in slopes), all(s == c.upper for s in slopes)] * 2
 
 
@@ -206,7 +206,9 @@ STATEMENT = Statement(
                     lambda c: (at_least(c.slopes, c.lower) & at_least(c.upper, c.slopes)) | (c.gaps == 0),
                 ),
                 Hypothesis("positive gains", "g > 0 on the support", lambda c: (c.gains > 0) | ~c.live),
-                Hypothesis("no view noise on the target side", "m = lambda for the target filter", lambda c: c.ratio == 1),
+                Hypothesis(
+                    "no view noise on the target side", "m = lambda for the target filter", lambda c: c.ratio == 1
+                ),
             ),
             conclusions=(
                 Conclusion("target, lower", 3e-14),
@@ -235,9 +237,11 @@ STATEMENT = Statement(
                         Hypothesis(
                             "nearly between c and C",
                             "slopes between c and C within 1%",
-                            lambda c: at_least(c.slopes + (abs(c.lower) + abs(c.upper)) / 100, c.lower)
-                            & at_least(c.upper, c.slopes)
-                            | (c.gaps == 0),
+                            lambda c: (
+                                at_least(c.slopes + (abs(c.lower) + abs(c.upper)) / 100, c.lower)
+                                & at_least(c.upper, c.slopes)
+                                | (c.gaps == 0)
+                            ),
                         ),
                     ),
                 ),
@@ -245,7 +249,8 @@ STATEMENT = Statement(
             domain=(
                 DomainCondition("c <= C", lambda: theory.speed_bounds(jnp.array([2.0, 1.0]), 1.0, 0.5)),
                 DomainCondition(
-                    "g not all 0", lambda: theory.growth_rates(jnp.array([2.0, 1.0]), online_gains=jnp.array([0.0, 0.0]))
+                    "g not all 0",
+                    lambda: theory.growth_rates(jnp.array([2.0, 1.0]), online_gains=jnp.array([0.0, 0.0])),
                 ),
             ),
         ),

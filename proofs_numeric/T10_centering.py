@@ -50,7 +50,9 @@ class Raw(NamedTuple):
 def sample(tape, d):
     spectrum = families.sample_spectrum(tape, d)
     room = jnp.maximum(tape.scalar(-1.0, 3.0), 0.0)
-    return Raw(spectrum, room, tape.scalar(-8.0, 8.0), tape.scalar(-4.0, 4.0), tape.scalar(-4.0, 4.0), tape.integer(0, 4))
+    return Raw(
+        spectrum, room, tape.scalar(-8.0, 8.0), tape.scalar(-4.0, 4.0), tape.scalar(-4.0, 4.0), tape.integer(0, 4)
+    )
 
 
 def build(raw, dropped):
@@ -155,9 +157,7 @@ def _ball_peak(rest):
 
 
 def margin_exact(c):
-    low, high = (
-        jnp.log(spectra.effective_rank(jnp.concatenate([x[None], c.rest]))) for x in (c.low, c.high)
-    )
+    low, high = (jnp.log(spectra.effective_rank(jnp.concatenate([x[None], c.rest]))) for x in (c.low, c.high))
     return jnp.stack([c.side * (low - high), jnp.log(c.rest[0]) - jnp.log(theory.centering_peak(c.rest))])
 
 
@@ -252,7 +252,9 @@ def draw(figure, record):
     for marker, (name, rates) in zip("os", record["lowered"].items(), strict=True):
         right.plot(record["sizes"], rates, marker=marker, label=name)
     right.axhline(0.5, color="grey", linestyle=":", linewidth=0.8)
-    right.set(xscale="log", ylim=(0, 1), xlabel="$|\\mu|^2$ / mean eigenvalue of the covariance", ylabel="share of draws")
+    right.set(
+        xscale="log", ylim=(0, 1), xlabel="$|\\mu|^2$ / mean eigenvalue of the covariance", ylabel="share of draws"
+    )
     right.set_title(f"centering lowers erank ({record['modes']} modes)")
     right.legend(title="direction of $\\mu$")
 
@@ -263,16 +265,16 @@ CENTERING = Claim(
     hypotheses=(
         Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
         Hypothesis(
-            "a mean", "0 <= |mu|^2 <= lambda_1", lambda c: (c.squared_mean >= 0) & at_least(c.spectrum[0], c.squared_mean)
+            "a mean",
+            "0 <= |mu|^2 <= lambda_1",
+            lambda c: (c.squared_mean >= 0) & at_least(c.spectrum[0], c.squared_mean),
         ),
         Hypothesis(
             "order kept",
             "lambda_1 - |mu|^2 >= lambda_2",
             lambda c: at_least(c.spectrum[0], c.squared_mean + c.spectrum[1]),
         ),
-        Hypothesis(
-            "more is subtracted", "0 <= k_1 <= k_2", lambda c: (c.less >= 0) & (c.more >= c.less)
-        ),
+        Hypothesis("more is subtracted", "0 <= k_1 <= k_2", lambda c: (c.less >= 0) & (c.more >= c.less)),
         Hypothesis("at most the mean", "k_2 <= 1", lambda c: c.more <= 1),
     ),
     conclusions=(Conclusion("erank, eig", 1e-13), Conclusion("erank, sv", 1e-13)),

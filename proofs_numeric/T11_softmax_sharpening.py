@@ -190,7 +190,7 @@ def rising_rates(key, relative, draws=400, samples=32, classes=8):
 
     def ranks(logits, removed):
         largest = jnp.max(jnp.abs(logits - jnp.mean(logits, axis=-1, keepdims=True)))
-        outputs = jax.nn.softmax(logits / (relative * largest)[:, None, None], axis=-1) - removed / classes
+        outputs = jax.nn.softmax(logits[None] / (relative * largest)[:, None, None], axis=-1) - removed / classes
         return jax.vmap(spectra.feature_effective_rank)(outputs)
 
     @jax.jit
@@ -259,13 +259,17 @@ SHARPENING = Claim(
     name="T11",
     statement="In the linear model erank falls as tau grows above its turning point, and rises below it.",
     hypotheses=(
-        Hypothesis("sorted spectrum", "eigenvalues of Cov(y~) descending and >= 0", lambda c: nonincreasing(c.spectrum)),
+        Hypothesis(
+            "sorted spectrum", "eigenvalues of Cov(y~) descending and >= 0", lambda c: nonincreasing(c.spectrum)
+        ),
         Hypothesis(
             "temperatures and mean",
             "0 < tau_low <= tau_high, b a vector, its mode on the support",
             lambda c: (c.low > 0) & (c.high >= c.low) & (c.orthogonal >= 0) & (c.along >= 0) & on(c.spectrum)[c.mode],
         ),
-        Hypothesis("Cov b = 0", "unless the bound for any mean holds", lambda c: (c.along == 0) | (c.regime == ANY_MEAN)),
+        Hypothesis(
+            "Cov b = 0", "unless the bound for any mean holds", lambda c: (c.along == 0) | (c.regime == ANY_MEAN)
+        ),
         Hypothesis(
             "side of the turning point",
             "K tau^2 + |b|^2 >= Lambda/erank of Cov(y~) at both temperatures (ABOVE), or <= (BELOW)",
@@ -333,7 +337,9 @@ STATEMENT = Statement(
     ),
     claims=(SHARPENING,),
     orders=(
-        Order("T11 linearisation", "softmax(y/tau) = (1 + y~/tau)/K + O(tau^-2)", -2.0, TEMPERATURES, linearisation_errors),
+        Order(
+            "T11 linearisation", "softmax(y/tau) = (1 + y~/tau)/K + O(tau^-2)", -2.0, TEMPERATURES, linearisation_errors
+        ),
         Order(
             "T11 spectrum",
             "eigenvalues of the outputs' second moment = those of the linear model + O(tau^-3)",

@@ -278,13 +278,23 @@ def draw(figure, record):
             label = name if style == "-" else None
             left.plot(record["relative"], rates, style, marker=marker, color=colour, label=label)
     left.axhline(0.5, color="grey", linestyle=":", linewidth=0.8)
-    left.set(xscale="log", ylim=(0, 1.03), xlabel="temperature / max|centred score|", ylabel="share with a positive rank difference")
+    left.set(
+        xscale="log",
+        ylim=(0, 1.03),
+        xlabel="temperature / max|centred score|",
+        ylabel="share with a positive rank difference",
+    )
     left.set_xticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
     left.set_title("target temperature equal (full), half (dashed)")
     left.legend()
     for marker, (k, errors) in zip("osv", record["distance to the fixed point"].items(), strict=True):
         right.plot(record["sizes"], errors, marker=marker, label=f"k = {k}: slope {-2 * int(k)}")
-    right.set(xscale="log", yscale="log", xlabel="$\\epsilon$ (units of the scores)", ylabel="relative distance to the fixed point")
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel="$\\epsilon$ (units of the scores)",
+        ylabel="relative distance to the fixed point",
+    )
     right.set_xticks(record["sizes"], [f"{size:g}" for size in record["sizes"]])
     right.set_title("after k iterations")
     right.legend()
@@ -321,16 +331,20 @@ RAW_OUTPUTS = Claim(
     name="T12",
     statement="Linear model, raw outputs: erank(target) >= erank(online) if Lambda/erank(Cov) <= K eps^2 <= K tau^2 + |b|^2.",
     hypotheses=(
-        Hypothesis("sorted spectrum", "eigenvalues of Cov(y~) descending and >= 0", lambda c: nonincreasing(c.spectrum)),
+        Hypothesis(
+            "sorted spectrum", "eigenvalues of Cov(y~) descending and >= 0", lambda c: nonincreasing(c.spectrum)
+        ),
         Hypothesis(
             "temperatures and mean",
             "eps > 0, tau > 0, b a vector, its mode on the support",
-            lambda c: (c.target > 0)
-            & (c.constant > 0)
-            & (c.share >= 0)
-            & (c.share <= 1)
-            & (c.along >= 0)
-            & on(c.spectrum)[c.mode],
+            lambda c: (
+                (c.target > 0)
+                & (c.constant > 0)
+                & (c.share >= 0)
+                & (c.share <= 1)
+                & (c.along >= 0)
+                & on(c.spectrum)[c.mode]
+            ),
         ),
         Hypothesis("above the turning point", "K eps^2 >= Lambda/erank of Cov(y~)", hot_enough),
         Hypothesis(
@@ -384,10 +398,34 @@ STATEMENT = Statement(
     ),
     claims=(RAW_OUTPUTS, DOUBLE_CENTERING),
     orders=(
-        Order("T12 linearisation", "k = 1 and 3, either order: double centering + O(eps^-2)", -2.0, (32.0, 64.0, 128.0), linearisation_errors),
-        Order("T12 one iteration", "distance to the fixed point O(eps^-2)", -2.0, (32.0, 64.0, 128.0), fixed_point_errors(1)),
-        Order("T12 two iterations", "distance to the fixed point O(eps^-4)", -4.0, (32.0, 64.0, 128.0), fixed_point_errors(2)),
-        Order("T12 three iterations", "distance to the fixed point O(eps^-6)", -6.0, (24.0, 48.0, 96.0), fixed_point_errors(3)),
+        Order(
+            "T12 linearisation",
+            "k = 1 and 3, either order: double centering + O(eps^-2)",
+            -2.0,
+            (32.0, 64.0, 128.0),
+            linearisation_errors,
+        ),
+        Order(
+            "T12 one iteration",
+            "distance to the fixed point O(eps^-2)",
+            -2.0,
+            (32.0, 64.0, 128.0),
+            fixed_point_errors(1),
+        ),
+        Order(
+            "T12 two iterations",
+            "distance to the fixed point O(eps^-4)",
+            -4.0,
+            (32.0, 64.0, 128.0),
+            fixed_point_errors(2),
+        ),
+        Order(
+            "T12 three iterations",
+            "distance to the fixed point O(eps^-6)",
+            -6.0,
+            (24.0, 48.0, 96.0),
+            fixed_point_errors(3),
+        ),
     ),
     figure=Figure(
         caption=(

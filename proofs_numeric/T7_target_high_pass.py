@@ -142,7 +142,9 @@ NOISE_FREE = Claim(
             "noise takes a part of every mode: 0 <= m <= lambda",
             drops=("no view noise",),
             instead=(
-                Hypothesis("some noise", "0 <= m <= lambda", lambda c: (c.signal >= 0) & at_least(c.spectrum, c.signal)),
+                Hypothesis(
+                    "some noise", "0 <= m <= lambda", lambda c: (c.signal >= 0) & at_least(c.spectrum, c.signal)
+                ),
             ),
         ),
     ),

@@ -182,7 +182,7 @@ class RawBatch(NamedTuple):
 
 def sample_batch(tape, d):
     spectrum = jnp.sqrt(families.descending(families.sample_spectrum(tape, d)))
-    rows = logistic(tape.vectors(ROWS)) * spectrum / spectrum[0]
+    rows = logistic(tape.vectors(ROWS)) * (spectrum / spectrum[0])[None, :]
     offset = logistic(tape.vector()) * tape.scalar(0.0, 4.0) * jnp.where(jnp.arange(tape.width) < d, 1.0, 0.0)
     outlier = jnp.exp(jnp.where(jnp.arange(ROWS) == 0, tape.scalar(0.0, 7.0), 0.0))
     row = jnp.arange(ROWS)
@@ -275,10 +275,12 @@ def draw(figure, record):
     left, right = figure.subplots(1, 2)
     left.plot(record["times"], record["spectra"], color="#0072B2")
     left.axhline(record["noise"], color="#D55E00", linestyle="--")
-    left.annotate("noise floor ν", (record["times"][0], record["noise"]), xytext=(2, 3), textcoords="offset points")
-    left.set(xlabel="time t (units of λ)", ylabel="eigenvalues λ of the features", ylim=(0, None))
+    left.annotate(
+        "noise floor $\\nu$", (record["times"][0], record["noise"]), xytext=(2, 3), textcoords="offset points"
+    )
+    left.set(xlabel="time $t$ (units of $\\lambda$)", ylabel="eigenvalues $\\lambda$ of the features", ylim=(0, None))
     right.plot(record["times"], record["effective_rank"], color="#0072B2")
-    right.set(xlabel="time t (units of λ)", ylabel="effective rank (eig) of the features")
+    right.set(xlabel="time $t$ (units of $\\lambda$)", ylabel="effective rank (eig) of the features")
 
 
 MONOTONE = Claim(
@@ -310,8 +312,10 @@ MONOTONE = Claim(
                 Hypothesis(
                     "nearly monotone ratio",
                     "monotone within 1%",
-                    lambda c: (nearly_nonincreasing(c.ratios, on(c.spectrum)) | (c.side > 0))
-                    & (nearly_nondecreasing(c.ratios, on(c.spectrum)) | (c.side < 0)),
+                    lambda c: (
+                        (nearly_nonincreasing(c.ratios, on(c.spectrum)) | (c.side > 0))
+                        & (nearly_nondecreasing(c.ratios, on(c.spectrum)) | (c.side < 0))
+                    ),
                 ),
             ),
         ),

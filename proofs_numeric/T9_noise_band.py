@@ -258,9 +258,15 @@ def draw(figure, record):
         left.plot(x, theta, "o" if up else "v", color=GROWS if up else SHRINKS)
     left.annotate("$\\kappa$", (record["grid"][-1], band["kappa"]), xytext=(-6, 4), textcoords="offset points")
     left.annotate(
-        "peak $\\lambda^*$", (band["peak"], max(record["theta"])), xytext=(0, 4), textcoords="offset points", ha="center"
+        "peak $\\lambda^*$",
+        (band["peak"], max(record["theta"])),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="center",
     )
-    left.set(xlabel="eigenvalue $\\lambda$ (units of $\\nu$)", ylabel="$\\theta = (1 - \\nu/\\lambda)\\,\\lambda^{-a/2}$")
+    left.set(
+        xlabel="eigenvalue $\\lambda$ (units of $\\nu$)", ylabel="$\\theta = (1 - \\nu/\\lambda)\\,\\lambda^{-a/2}$"
+    )
     left.set_title("one spectrum: dots grow, triangles shrink")
     _draw_outcomes(right, record)
     for axes in (left, right):

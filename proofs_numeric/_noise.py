@@ -68,7 +68,9 @@ def signal(c):
 
 HYPOTHESES = (
     Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
-    Hypothesis("signal", "lambda >= nu > 0", lambda c: (at_least(c.spectrum, c.noise) | ~on(c.spectrum)) & (c.noise > 0)),
+    Hypothesis(
+        "signal", "lambda >= nu > 0", lambda c: (at_least(c.spectrum, c.noise) | ~on(c.spectrum)) & (c.noise > 0)
+    ),
     Hypothesis("a power filter", "|a| > 0", lambda c: c.strength > 0),
     Hypothesis(
         "one side of the level",
@@ -87,10 +89,13 @@ ABLATIONS = (
             Hypothesis(
                 "nearly one side",
                 "on one side of the level within 1.01%",
-                lambda c: at_least(
-                    (10000 + 101 * c.side) * c.side * c.strength * c.spectrum, 10000 * c.side * (c.strength + 2) * c.noise
-                )
-                | ~on(c.spectrum),
+                lambda c: (
+                    at_least(
+                        (10000 + 101 * c.side) * c.side * c.strength * c.spectrum,
+                        10000 * c.side * (c.strength + 2) * c.noise,
+                    )
+                    | ~on(c.spectrum)
+                ),
             ),
         ),
     ),

@@ -7,6 +7,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+__all__ = ["PALETTE", "STYLE", "render"]
+
 # Okabe and Ito (2008): told apart by the colour-blind, and by lightness in a grey print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
@@ -33,13 +35,17 @@ def render(
     """Draw a record on a fresh figure and return the image.
 
     Args:
-      draw: ``(figure, record) -> None``, draws on the matplotlib figure it is given.
-      record: numbers, strings and nested lists of them, as read from JSON.
-      size: width and height in inches.
-      format: ``"png"``, ``"pdf"`` or ``"svg"``.
+        draw: ``(figure, record) -> None``, draws on the matplotlib figure it is given.
+        record: numbers, strings and nested lists of them, as read from JSON.
+        size: width and height in inches.
+        format: ``"png"``, ``"pdf"`` or ``"svg"``.
 
     Returns:
-      The bytes of the image file; the same record gives the same bytes.
+        The bytes of the image file; the same record gives the same bytes.
+
+    >>> image = render(lambda figure, record: figure.subplots().plot(record["x"]), {"x": [1, 2]})
+    >>> image[1:4]
+    b'PNG'
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size)

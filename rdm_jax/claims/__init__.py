@@ -7,14 +7,13 @@ hypothesis dropped and must succeed, `certify` decides signs in ball arithmetic,
 Needs float64 (``jax.config.update("jax_enable_x64", True)``) and the extra ``proofs``.
 """
 
-from rdm_jax.claims import balls, families
+from rdm_jax.claims import balls, example, families
 from rdm_jax.claims.certify import (
     Certificate,
     CertifyResult,
     Counterexample,
     certify,
     certify_instance,
-    certify_suspects,
     counterexample,
 )
 from rdm_jax.claims.claim import (
@@ -45,7 +44,6 @@ from rdm_jax.claims.search import (
     Worst,
     ablate,
     attack,
-    batches,
     check,
 )
 
@@ -72,12 +70,11 @@ __all__ = [
     "at_least",
     "attack",
     "balls",
-    "batches",
     "certify",
     "certify_instance",
-    "certify_suspects",
     "check",
     "counterexample",
+    "example",
     "families",
     "nearly_nondecreasing",
     "nearly_nonincreasing",

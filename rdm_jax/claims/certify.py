@@ -103,7 +103,20 @@ def _judge(kind: str, ball: Any, equality: bool | None) -> Verdict:
 
 
 def certify_instance(claim: Claim, instance: Instance, *, which: Iterable[int] | None = None) -> list[Certificate]:
-    """Verdicts on the conclusions ``which`` (default: all) of one instance of exact or arb numbers."""
+    """Verdicts on one instance.
+
+    Args:
+        claim: the claim.
+        instance: of rationals (fmpq) or balls (arb), in object arrays where the claim has arrays.
+        which: numbers of the conclusions to decide, all of them by default.
+
+    Returns:
+        A `Certificate` for each.
+
+    >>> from rdm_jax.claims.example import SQUARES, Pair
+    >>> [c.verdict for c in certify_instance(SQUARES, Pair(fmpq(1, 3), fmpq(1, 2)))]  # 1/9 < 1/4
+    ['fails', 'holds']
+    """
     which = range(len(claim.conclusions)) if which is None else list(which)
     found: dict[int, Certificate] = {}
     precision = ctx.prec
@@ -138,6 +151,14 @@ def certify(claim: Claim, batch: Batch, *, limit: int | None = None) -> CertifyR
 
     Returns:
       A `CertifyResult`. Float margins are held against their balls with the error that the conclusion states.
+
+    >>> from rdm_jax.claims import check
+    >>> from rdm_jax.claims.example import SQUARES
+    >>> with jax.enable_x64(True):
+    ...     sample = check(SQUARES, instances=100).sample[0]
+    >>> result = certify(SQUARES, sample, limit=5)
+    >>> result.instances, result.holds, result.misjudged
+    (5, 10, 0)
     """
     counts = {"holds": 0, "fails": 0, "undecided": 0}
     equality = misjudged = done = 0
@@ -208,6 +229,19 @@ def counterexample(
 
     Few modes come before an early conclusion, and that before few digits. Every hypothesis that is not dropped is
     verified on the exact rationals, and the margin is negative in ball arithmetic.
+
+    Args:
+        claim: the claim.
+        ablation: the one that was searched, None for the statement itself.
+        suspects: (conclusion, instance) pairs, as in `SearchResult`.
+
+    Returns:
+        A `Counterexample`, or None.
+
+    >>> from rdm_jax.claims.example import SQUARES, Pair
+    >>> suspect = (0, Worst(-0.14, 2, Pair(np.array(0.3333), np.array(0.5001))))
+    >>> counterexample(SQUARES, SQUARES.ablations[0], [suspect]).instance
+    {'large': '3/10', 'small': '1/2'}
     """
     for modes, which in sorted({(worst.modes, which) for which, worst in suspects}):
         mine = [worst for i, worst in suspects if i == which and worst.modes == modes]

@@ -43,6 +43,11 @@ def order(claim: Order, *, seed: int = 0) -> OrderResult:
 
     Raises:
       ValueError: float64 is not enabled, or an error is not positive and finite.
+
+    >>> from rdm_jax.claims.example import SQUARE_ROOT
+    >>> with jax.enable_x64(True):
+    ...     round(order(SQUARE_ROOT).slope, 1)
+    2.0
     """
     require_x64()
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(claim.name.encode()))

@@ -175,6 +175,12 @@ def check(claim: Claim, *, instances: int = 2**19, seed: int = 0) -> CheckResult
 
     Raises:
       ValueError: float64 is not enabled, or no valid instance was drawn.
+
+    >>> from rdm_jax.claims.example import SQUARES
+    >>> with jax.enable_x64(True):
+    ...     result = check(SQUARES, instances=1000)
+    >>> result.instances >= 1000, result.negative
+    (True, (0, 0))
     """
     require_x64()
     errors, size = _errors(claim), len(claim.conclusions)
@@ -318,6 +324,12 @@ def attack(claim: Claim, *, starts: int = 4096, seed: int = 0) -> SearchResult:
 
     Raises:
       ValueError: float64 is not enabled.
+
+    >>> from rdm_jax.claims.example import SQUARES
+    >>> with jax.enable_x64(True):
+    ...     result = attack(SQUARES, starts=64)
+    >>> result.starts, round(result.best[0].value, 1) >= 0.0  # (large^2 - small^2)/(large - small)
+    (64, True)
     """
     return _search(claim, None, starts, seed)
 
@@ -325,7 +337,23 @@ def attack(claim: Claim, *, starts: int = 4096, seed: int = 0) -> SearchResult:
 def ablate(claim: Claim, ablation: Ablation, *, starts: int = 4096, seed: int = 0) -> SearchResult:
     """The search of `attack` with the same budget, with the hypotheses that ``ablation`` names dropped.
 
-    Its suspects are the candidates for a counterexample that `rdm_jax.claims.counterexample` shortens and certifies.
+    Args:
+      claim: the claim.
+      ablation: one of its ablations.
+      starts: restarts, as in `attack`.
+      seed: the same seed gives the same numbers on the same machine.
+
+    Returns:
+      A `SearchResult`; its suspects are the candidates for a `counterexample`.
+
+    Raises:
+      ValueError: float64 is not enabled, or the claim has no such ablation.
+
+    >>> from rdm_jax.claims.example import SQUARES
+    >>> with jax.enable_x64(True):
+    ...     result = ablate(SQUARES, SQUARES.ablations[0], starts=64)
+    >>> result.lowest[0].value < 0  # without large >= small
+    True
     """
     if ablation not in claim.ablations:
         raise ValueError(f"claim {claim.name} has no ablation {ablation.name!r}: {[a.name for a in claim.ablations]}")

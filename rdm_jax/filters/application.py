@@ -134,9 +134,7 @@ def _gains(filter: Filter, rows: int, per_sample: bool, values: Spectrum) -> Gai
     return gain(filter, values / rows**0.5, 1.0) if per_sample else gain(filter, values, float(rows))
 
 
-def _decomposed(
-    function: Function, features: Features, online: bool
-) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
+def _decomposed(function: Function, features: Features, online: bool) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
     """Singular values and vectors of the smaller side, from the Gram matrix where it is good enough."""
     values, vectors = small_side_by_gram(features)
     wide = features.shape[0] < features.shape[1]

@@ -101,11 +101,15 @@ def _roots(matrix: Moment, lowest: float) -> tuple[Moment, Moment, Flag]:
     Source: Higham, Functions of Matrices, 2008, section 6.7; the scaling c: Chen and Chow 2014.
     """
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
-    root, inverse, both = matrix, identity, matrix
-    for scale in _scales(math.sqrt(lowest), float(jnp.finfo(matrix.dtype).eps)):
-        step = scale / 2 * (3 * identity - scale**2 * both)
-        root, inverse = product(root, step), product(step, inverse)
-        both = product(inverse, root)
+
+    def step(carry: tuple[Moment, Moment, Moment], scale: Scalar) -> tuple[tuple[Moment, Moment, Moment], None]:
+        root, inverse, both = carry
+        factor = scale / 2 * (3 * identity - scale**2 * both)
+        root, inverse = product(root, factor), product(factor, inverse)
+        return (root, inverse, product(inverse, root)), None
+
+    scales = jnp.array(_scales(math.sqrt(lowest), float(jnp.finfo(matrix.dtype).eps)), matrix.dtype)
+    (root, inverse, both), _ = jax.lax.scan(step, (matrix, identity, matrix), scales)
     residual = jnp.linalg.norm(both - identity) / math.sqrt(len(matrix))
     return root, inverse, residual < 1e-2
 

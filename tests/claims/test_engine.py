@@ -13,7 +13,9 @@ import pytest
 from flint import arb, fmpq
 
 from rdm_jax import claims
-from rdm_jax.claims import Ablation, Conclusion, DomainCondition, Hypothesis
+from rdm_jax.claims import Ablation, Conclusion, DomainCondition, Hypothesis, example
+from rdm_jax.claims import search
+from rdm_jax.claims.certify import certify_suspects
 from rdm_jax.claims.verify import Budget, verify_claim, verify_statement
 
 _spec = importlib.util.spec_from_file_location("toys", Path(__file__).parent / "toys.py")
@@ -55,8 +57,8 @@ def test_the_ablation_gives_a_counterexample_in_short_rationals():
 
 def test_a_false_claim_fails_with_a_counterexample():
     wrong = toys.variant(
-        margin=lambda c: toys.margin(c).at[0].add(-0.3 * c.large),
-        ball_margin=lambda c: [toys.ball_margin(c)[0] - arb(fmpq(3, 10)) * c.large, toys.ball_margin(c)[1]],
+        margin=lambda c: example.margin(c).at[0].add(-0.3 * c.large),
+        ball_margin=lambda c: [example.ball_margin(c)[0] - arb(fmpq(3, 10)) * c.large, example.ball_margin(c)[1]],
         distance=None,
         equality=None,
     )
@@ -80,23 +82,23 @@ def test_a_violation_that_only_the_search_finds():
         distance=None,
         equality=None,
     )
-    batch = next(claims.batches(wrong, wrong.strata[0], 1, seed=0))
+    batch = next(search.batches(wrong, wrong.strata[0], 1, seed=0))
     assert np.min(batch.margin[:200]) > 0, "sampling finds nothing"
     found = claims.attack(wrong, starts=200)
     assert found.lowest[0].value == pytest.approx(-1e-5, rel=0.1)
     assert abs(float(found.lowest[0].instance.small) - 1.2345) < 3.2e-4
-    assert {v for _, _, v in claims.certify_suspects(wrong, found.suspects)} == {"fails"}
+    assert {v for _, _, v in certify_suspects(wrong, found.suspects)} == {"fails"}
 
 
 def test_a_false_identity_fails():
     wrong = toys.variant(
-        ball_margin=lambda c: [toys.ball_margin(c)[0], toys.ball_margin(c)[1] + c.large * arb(2) ** -50]
+        ball_margin=lambda c: [example.ball_margin(c)[0], example.ball_margin(c)[1] + c.large * arb(2) ** -50]
     )
     assert verdict(wrong)[0] == "fails"
 
 
 def test_undefined_margins_fail():
-    wrong = toys.variant(margin=lambda c: jnp.where(c.small > 1.9, jnp.nan, toys.margin(c)))
+    wrong = toys.variant(margin=lambda c: jnp.where(c.small > 1.9, jnp.nan, example.margin(c)))
     outcome, reasons = verdict(wrong)
     assert outcome == "fails"
     assert "undefined (NaN)" in reasons
@@ -106,7 +108,7 @@ def test_an_ablation_that_finds_nothing_fails():
     harmless = toys.variant(
         hypotheses=(*toys.SQUARES.hypotheses, Hypothesis("small", "large <= 9", lambda c: c.large <= 9)),
         ablations=(Ablation("reversed", "nothing is dropped that matters", drops=("small",)),),
-        build=lambda raw, dropped: toys.build(raw, {"reversed": jnp.asarray(False)}),
+        build=lambda raw, dropped: example.build(raw, {"reversed": jnp.asarray(False)}),
     )
     outcome, reasons = verdict(harmless)
     assert outcome == "fails"
@@ -120,13 +122,13 @@ def test_a_domain_condition_without_an_error_fails():
 
 
 def test_a_wrong_parametrisation_is_no_valid_instance():
-    broken = toys.variant(build=lambda raw, dropped: toys.build(raw, {"reversed": jnp.asarray(True)}))
+    broken = toys.variant(build=lambda raw, dropped: example.build(raw, {"reversed": jnp.asarray(True)}))
     with pytest.raises(ValueError, match="none of .* satisfies the hypotheses"):
         claims.check(broken, instances=100)
 
 
 def test_a_float_margin_far_from_its_ball_fails():
-    sloppy = toys.variant(margin=lambda c: toys.margin(c) * (1 + 1e-9))
+    sloppy = toys.variant(margin=lambda c: example.margin(c) * (1 + 1e-9))
     outcome, reasons = verdict(sloppy)
     assert outcome == "fails"
     assert "further from their ball" in reasons
@@ -142,7 +144,7 @@ def test_what_no_precision_decides_is_undecided():
         distance=None,
         equality=lambda c: [False],
         ablations=(),
-        build=lambda raw, dropped: toys.build(raw, {"reversed": jnp.asarray(False)}),
+        build=lambda raw, dropped: example.build(raw, {"reversed": jnp.asarray(False)}),
     )
     outcome, reasons = verdict(wide)
     assert outcome == "undecided"

@@ -119,7 +119,7 @@ def test_exponents_must_be_finite(bad):
 
 
 def test_noise_and_ridge_are_variances():
-    with pytest.raises(ValueError, match="noise is a variance in feature units squared and must be >= 0, got -0.1"):
+    with pytest.raises(ValueError, match=r"noise is a variance in feature units squared and must be >= 0, got -0\.1"):
         wiener(-0.1, 0.0)
     with pytest.raises(ValueError, match="ridge is a variance"):
         wiener(0.1, -2.0)

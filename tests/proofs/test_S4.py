@@ -1,6 +1,5 @@
 """S4: hand-computed terms, an independent NumPy version, and wrong variants that must be refuted."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -39,13 +38,6 @@ def test_margins_against_numpy(rng):
     assert_margins(CLAIM, c, [difference - gap**2 / 2, difference - kl, kl, 0.0], rtol=1e-11)
 
 
-def test_the_bound_is_attained_in_the_limit_only():
-    errors = np.asarray(S4.sharpness(jax.random.key(1), (0.2, 0.1)))
-    assert np.all(errors > 0)
-    # (1 + d) log(1 + d) + (1 - d) log(1 - d) = d^2 + d^4/6 + ...: half of it over d^2 less 1/2 is d^2/12, here d >= size/2.
-    assert np.all(errors[:, 1] < 0.1**2 / 10)
-
-
 def test_wrong_variants_are_refuted():
     def gap(c):
         """||q_p - q_t||_1^2 / 2, in floats or balls."""
@@ -67,6 +59,4 @@ def test_a_constant_two_per_cent_larger_is_refuted():
     gains = [1.05**0.5, 0.95**0.5]
     kl, difference, gap = terms(np.ones(2), np.array(gains))
     assert 0.5 * gap**2 < difference < 0.51 * gap**2
-    assert_margins(
-        CLAIM, S4.Instance([1.0, 1.0], gains, gains), [difference - gap**2 / 2, 0.0, kl, 0.0], rtol=1e-8
-    )
+    assert_margins(CLAIM, S4.Instance([1.0, 1.0], gains, gains), [difference - gap**2 / 2, 0.0, kl, 0.0], rtol=1e-8)

@@ -1,5 +1,6 @@
 """Every script that a person can run, found by glob, in its smallest form."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -20,6 +21,7 @@ SCRIPTS = [
 )
 def test_script_runs_and_leaves_results(script, options, tmp_path):
     command = [sys.executable, script, *options, "--out", tmp_path / "out"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout and list((tmp_path / "out").glob("*.json"))
