@@ -81,9 +81,8 @@ def _predicted(signal, feature):
 
 def _sampled(which):
     """Root mean square errors over 8 samples of n pairs, of the predictor (0) or the rank difference (1): (64, sizes)."""
-    scales = jnp.array([3.0, 2.0, 1.0])
 
-    def moments(key, sizes):
+    def moments(key, scales, sizes):
         """C_z and C_m of the first n of 8192 pairs, for each n: views of unit noise, signal of the given scales."""
         uniform = jax.random.uniform(key, (3, 8, 16, 512, 3), minval=-(3.0**0.5), maxval=3.0**0.5)
         first, second = (uniform[0] * scales.reshape(1, 1, 1, 3) + uniform[i] for i in (1, 2))
@@ -92,7 +91,8 @@ def _sampled(which):
         return (totals + jnp.swapaxes(totals, 3, 4)) / 2
 
     def one(key, sizes):
-        feature, signal = moments(key, sizes)
+        scales = jnp.array([3.0, 2.0, 1.0])
+        feature, signal = moments(key, scales, sizes)
         found = jax.vmap(jax.vmap(_predicted))(signal, feature)[which]
         wanted = _predicted(jnp.diag(scales**2), jnp.diag(scales**2 + 1))[which]
         squares = (found - wanted.reshape((1, 1, *wanted.shape))) ** 2

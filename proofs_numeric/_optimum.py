@@ -25,7 +25,7 @@ class Instance(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """Free parameters of an instance of `Instance`: view = centre +- noise."""
+    """Free parameters of an instance: a view is its datum's centre +- noise."""
 
     centres: Array
     noise: Array

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flint import arb
 
-from rdm_jax.claims import Conclusion, Stratum, certify_suspects, check
+from rdm_jax.claims import Conclusion, Stratum, check
+from rdm_jax.claims.certify import certify_suspects
 from rdm_jax.claims.tape import Tape, blank_tapes
 
 SMALL = (Stratum((2, 3, 8), 8, 1.0),)
