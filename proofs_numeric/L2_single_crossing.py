@@ -231,7 +231,7 @@ def running(c):
 
 
 def residuals(c):
-    """dH/dt of both conventions: the derivative of the library's effective rank along the flow against its covariance."""
+    """dH/dt, eig and sv: the derivative of the library's effective rank along the flow against its covariance."""
     eigenvalues = c.singular**2
     predicted = [theory.entropy_rate(eigenvalues, c.rates, convention=name) for name in ("eig", "sv")]
     masses = jnp.stack([eigenvalues, c.singular])

@@ -140,9 +140,7 @@ STATEMENT = Statement(
             hypotheses=(
                 Hypothesis("sorted spectrum", "lambda descending and >= 0", lambda c: nonincreasing(c.spectrum)),
                 Hypothesis("nonnegative gains", "g >= 0 on the support", lambda c: (c.gains >= 0) | ~on(c.spectrum)),
-                Hypothesis(
-                    "low-pass", "g nondecreasing in lambda", lambda c: nonincreasing(c.gains, on(c.spectrum))
-                ),
+                Hypothesis("low-pass", "g nondecreasing in lambda", lambda c: nonincreasing(c.gains, on(c.spectrum))),
             ),
             conclusions=(
                 Conclusion("erank, eig", 1e-13),
@@ -167,7 +165,9 @@ STATEMENT = Statement(
                     drops=("low-pass",),
                     instead=(
                         Hypothesis(
-                            "nearly low-pass", "low-pass within 1%", lambda c: nearly_nonincreasing(c.gains, on(c.spectrum))
+                            "nearly low-pass",
+                            "low-pass within 1%",
+                            lambda c: nearly_nonincreasing(c.gains, on(c.spectrum)),
                         ),
                     ),
                 ),

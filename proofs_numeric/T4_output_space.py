@@ -267,7 +267,7 @@ def draw(figure, record):
         curves.plot(range(len(values)), values, style, ms=4, label=f"target from the {name}")
     curves.set_xlabel("step")
     curves.set_ylabel("mean log erank of p (eig, nats)")
-    curves.legend()
+    curves.legend(loc="center right")
     for (name, values), style in zip(record["share_falling"].items(), ("o-", "s--"), strict=True):
         shares.semilogx(record["noise"], values, style, ms=4, label=f"target from the {name}")
     shares.set_xlabel("standard deviation of the view noise")
@@ -349,7 +349,7 @@ STATEMENT = Statement(
                 Hypothesis("filter", "h = a + b/s, a and b >= 0", lambda c: (c.share >= 0) & (c.weight >= 0)),
                 STEP,
             ),
-            conclusions=tuple(Conclusion(name, 1e-13) for name in CONCLUSIONS),
+            conclusions=tuple(Conclusion(name, 1e-12) for name in CONCLUSIONS),
             sample=sample_views,
             build=build_views,
             margin=margin_views,

@@ -311,7 +311,7 @@ SPECTRA = {
     "uniform": lambda rng, shape: rng.random(shape),
     "1/i": lambda rng, shape: np.broadcast_to(1 / np.arange(1.0, shape[1] + 1), shape),
 }
-SIZES, DRAWS = (2, 3, 5, 10, 20, 30), 20_000
+SIZES, DRAWS = (2, 3, 5, 10, 30), 10_000
 
 
 @jax.jit

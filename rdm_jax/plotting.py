@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 
 __all__ = ["PALETTE", "STYLE", "render"]
@@ -12,8 +13,8 @@ __all__ = ["PALETTE", "STYLE", "render"]
 # Okabe and Ito (2008): told apart by the colour-blind, and by lightness in a grey print.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
-STYLE: dict[str, Any] = {
-    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+STYLE: Any = {
+    "axes.prop_cycle": cycler(color=PALETTE),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": "medium",

@@ -1,4 +1,4 @@
-"""``python -m rdm_jax.claims FILE...`` verifies statements of your own; `main` serves ``python -m proofs_numeric`` too."""
+"""``python -m rdm_jax.claims FILE...`` verifies statements of your own; `main` also serves `proofs_numeric`."""
 
 import contextlib
 import dataclasses

@@ -73,7 +73,7 @@ def _convert(instance: Instance, modes: int, width: int, number: Any) -> Instanc
         if not value.ndim:
             return number(value.item())
         exact = np.empty(value.shape, dtype=object)
-        exact.flat = [number(entry) for entry in value.ravel().tolist()]
+        exact.ravel()[:] = [number(entry) for entry in value.ravel().tolist()]
         return exact
 
     return jax.tree.map(leaf, instance)
@@ -83,7 +83,7 @@ def _to_ball(exact: Instance) -> Instance:
     def leaf(value: Any) -> Any:
         if isinstance(value, np.ndarray) and value.dtype == object:
             balls = np.empty(value.shape, dtype=object)
-            balls.flat = [arb(entry) for entry in value.ravel()]
+            balls.ravel()[:] = [arb(entry) for entry in value.ravel()]
             return balls
         return arb(value) if isinstance(value, fmpq) else value
 

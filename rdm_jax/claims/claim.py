@@ -67,6 +67,18 @@ class DomainCondition:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stratum:
+    """Numbers of modes that share one compiled width, and their share of all instances."""
+
+    dims: tuple[int, ...]
+    width: int
+    share: float
+
+
+STRATA = (Stratum((2, 3, 8), 8, 0.79), Stratum((32, 128), 128, 0.21))
+
+
+@dataclasses.dataclass(frozen=True)
 class Claim:
     """A statement about finitely many numbers, ready to be checked, attacked, ablated and certified.
 
@@ -100,11 +112,11 @@ class Claim:
     margin: Callable[[Instance], Batched]
     ball_margin: Callable[[Instance], Sequence[Any]]
     distance: Callable[[Instance], Batched] | None = None
-    equality: Callable[[Instance], Sequence[bool]] | None = None
+    equality: Callable[[Instance], Sequence[bool | None]] | None = None
     ablations: tuple[Ablation, ...] = ()
     domain: tuple[DomainCondition, ...] = ()
     rows: int = 8
-    strata: tuple["Stratum", ...] = dataclasses.field(default_factory=lambda: STRATA)
+    strata: tuple[Stratum, ...] = STRATA
 
     def __post_init__(self) -> None:
         known = {hypothesis.name for hypothesis in self.hypotheses}
@@ -117,18 +129,6 @@ class Claim:
                 )
         if not self.conclusions:
             raise ValueError(f"claim {self.name} has no conclusion: nothing could be checked")
-
-
-@dataclasses.dataclass(frozen=True)
-class Stratum:
-    """Numbers of modes that share one compiled width, and their share of all instances."""
-
-    dims: tuple[int, ...]
-    width: int
-    share: float
-
-
-STRATA = (Stratum((2, 3, 8), 8, 0.79), Stratum((32, 128), 128, 0.21))
 
 
 @dataclasses.dataclass(frozen=True)

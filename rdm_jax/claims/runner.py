@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ class _Worker:
 
 def _messages(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, str, Any]]:
     """The next messages of busy workers; a worker that died says so itself here."""
-    by_connection = {worker.connection: worker for worker in workers if worker.task}
+    by_connection: dict[Any, _Worker] = {worker.connection: worker for worker in workers if worker.task}
     for connection in wait(list(by_connection)):
         worker = by_connection[connection]
         try:
@@ -152,7 +152,7 @@ def _messages(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, str, Any]]:
 
 def run(
     tasks: Iterable[tuple[str, Path]], *, budget: Budget, seed: int, figures: Path | None, workers: int
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Verify statement files in worker processes and yield what happens, as it happens.
 
     Args:

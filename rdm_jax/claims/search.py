@@ -67,7 +67,7 @@ class CheckResult:
 class SearchResult:
     """What the gradient search found: ``best`` (normalised) and ``lowest`` (raw) margins, one a conclusion.
 
-    ``suspects`` are the end points whose raw float margin is negative: only `certify` can tell whether they are violations.
+    ``suspects`` are the end points whose raw float margin is negative; balls must tell whether they are violations.
     """
 
     starts: int
@@ -79,7 +79,7 @@ class SearchResult:
 
 def require_x64() -> None:
     """Raise unless float64 is enabled: margins near equality mean nothing in float32."""
-    if not jax.config.jax_enable_x64:
+    if jnp.zeros(()).dtype != jnp.float64:
         raise ValueError("claims are decided in float64: call jax.config.update('jax_enable_x64', True) at start-up")
 
 
@@ -242,7 +242,7 @@ def _join(free: Any, fixed: Any) -> Raw:
 
 @functools.lru_cache(maxsize=8)
 def _searcher(claim: Claim) -> Any:
-    """The compiled search: (raw, switches) -> (undefined points, best ratios and lowest margins with their instances)."""
+    """The compiled search: (raw, switches) -> (undefined points, best ratios, lowest margins, with their instances)."""
     optimizer = optax.adam(_LEARNING_RATE)
 
     def objective(free: Any, fixed: Any, which: Array, dropped: Array, required: Array) -> Any:

@@ -13,8 +13,7 @@ import pytest
 from flint import arb, fmpq
 
 from rdm_jax import claims
-from rdm_jax.claims import Ablation, Conclusion, DomainCondition, Hypothesis, example
-from rdm_jax.claims import search
+from rdm_jax.claims import Ablation, Conclusion, DomainCondition, Hypothesis, example, search
 from rdm_jax.claims.certify import certify_suspects
 from rdm_jax.claims.verify import Budget, verify_claim, verify_statement
 
@@ -123,7 +122,7 @@ def test_a_domain_condition_without_an_error_fails():
 
 def test_a_wrong_parametrisation_is_no_valid_instance():
     broken = toys.variant(build=lambda raw, dropped: example.build(raw, {"reversed": jnp.asarray(True)}))
-    with pytest.raises(ValueError, match="none of .* satisfies the hypotheses"):
+    with pytest.raises(ValueError, match=r"none of .* satisfies the hypotheses"):
         claims.check(broken, instances=100)
 
 

@@ -21,7 +21,7 @@ def test_margins_by_hand():
 
 
 def test_largest_steps_by_hand():
-    """From the same rates: 1 - eta/9 >= 0; sqrt(2)(1 - eta/9) >= 1 + 2 eta/9; eta (v - r_d^2) <= 2 r_d, v = 2/81 < r_d^2."""
+    # From the same rates: 1 - eta/9 >= 0; sqrt(2)(1 - eta/9) >= 1 + 2 eta/9; v = 2/81 < r_d^2.
     overshoot, order, growth = S7.largest_steps(np.array([2.0, 1.0]), np.array([1.0, 0.5]))
     root = np.sqrt(2)
     np.testing.assert_allclose([overshoot, order], [9, 9 * (root - 1) / (root + 2)], rtol=1e-12)

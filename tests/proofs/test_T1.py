@@ -16,7 +16,7 @@ def entropy(weights):
 
 
 def test_margins_by_hand():
-    # lambda = (4, 1), g = (1, 1/2): online (4, 1/4). Order 2 is the participation ratio. Both exceed the tolerance 1/20.
+    # lambda = (4, 1), g = (1, 1/2): online (4, 1/4). Order 2: the participation ratio. All exceed the tolerance 1/20.
     c = T1.Instance([4.0, 1.0], [1.0, 0.5], 2.0, 0.05)
     participation = np.log(25 / 17) - np.log(4.25**2 / 16.0625)
     expected = [
@@ -43,7 +43,8 @@ def test_the_quoted_signed_filter_raises_the_effective_rank():
 
 def test_equality_is_a_constant_filter_on_the_support():
     assert CLAIM.equality(exact(T1.Instance([4.0, 1.0, 0.0], [2.0, 2.0, 0.0], 3.0, 0.1)))[:5] == [True] * 5
-    assert CLAIM.equality(exact(T1.Instance([4.0, 1.0], [2.0, 1.0], 0.0, 0.1)))[:5] == [False, False, True, False, False]
+    uneven = T1.Instance([4.0, 1.0], [2.0, 1.0], 0.0, 0.1)
+    assert CLAIM.equality(exact(uneven))[:5] == [False, False, True, False, False]
 
 
 def test_wrong_variants_are_refuted():
@@ -54,4 +55,5 @@ def test_wrong_variants_are_refuted():
         "true": lambda m, c: m[0] + m[1],
     }
     assert refuted(variants(CLAIM, rules)) == set(rules) - {"true"}
-    assert refuted(variants(CLAIM, {"any gains": lambda m, c: m[0]}, dropped="any order", hypotheses=())) == {"any gains"}
+    loose = variants(CLAIM, {"any gains": lambda m, c: m[0]}, dropped="any order", hypotheses=())
+    assert refuted(loose) == {"any gains"}

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flint import fmpq
 
 from proofs_numeric import T2_high_pass_target_filter as T2
 from tests.proofs.refuting import assert_margins, refuted, variants
@@ -42,8 +43,6 @@ def test_exponents_beyond_the_range_are_certified_counterexamples():
 
 
 def test_thresholds():
-    from flint import fmpq
-
     # (1, eps): the threshold is -2; (1, .1, .1) has none, since erank = 1.76 < 2
     low, high = T2.threshold([fmpq(1), fmpq(1, 3)])
     assert low <= -2 <= high and high - low < 1e-3
