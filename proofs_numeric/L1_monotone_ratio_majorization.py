@@ -158,7 +158,7 @@ def draw(figure, record):
 
 STATEMENT = Statement(
     name="L1",
-    title="monotone ratio implies majorization",
+    title="a monotone ratio majorizes",
     text=(
         "Let lambda be nonincreasing and w >= 0 nonincreasing and not all zero on the support of lambda. Then w "
         "lambda is nonincreasing, and w lambda / sum(w lambda) majorizes lambda / sum(lambda): for each k, the share "

@@ -316,8 +316,8 @@ BAND = Claim(
         ),
         Hypothesis(
             "some signal",
-            "lambda_1 > nu, by more than rounding",
-            lambda c: 10**9 * c.spectrum[0] >= (10**9 + 1) * c.noise[0],
+            "lambda_1 >= 1.00001 nu, so that the upper edge is not too large for a float",
+            lambda c: 100000 * c.spectrum[0] >= 100001 * c.noise[0],
         ),
         Hypothesis("isotropic noise", "the same nu in all modes", lambda c: (c.noise == c.noise[0]) | ~on(c.spectrum)),
         Hypothesis("low-pass power", "a > 0", lambda c: c.strength > 0),

@@ -66,12 +66,12 @@ def singular_values(sequence):
 
 
 def normalised_mass(singular, sv):
-    """What a convention normalises: singular values (sv = 1) or their squares (sv = 0), for floats, rationals and balls."""
+    """What a convention normalises, in floats or exactly: singular values (sv = 1) or their squares (sv = 0)."""
     return singular * (sv + (1 - sv) * singular)
 
 
 def order_preserving_gains(sequence, scale, angles, shares=(0.0, 1.0)):
-    """Gains over `singular_values` whose log-gaps are a share of theirs: high-pass and order preserving for shares in [0, 1].
+    """Gains whose log-gaps are a share of those of `singular_values`: in [0, 1], high-pass and order preserving.
 
     The shares run between the given two as the angles do their turns; equal singular values have equal gains.
     """
@@ -81,7 +81,7 @@ def order_preserving_gains(sequence, scale, angles, shares=(0.0, 1.0)):
 
 
 def sample_angles(tape):
-    """Angles for `order_preserving_gains`: all equal (a power), all 0 (constant gains), ends of the range only, or any."""
+    """Angles for `order_preserving_gains`: all equal (a power), all 0 (constant gains), only ends of the range, any."""
     turns, kind = jnp.pi * tape.vector(), tape.scalar()
     ends = jnp.where(turns < jnp.pi / 2, 0.0, jnp.pi / 2)
     power = jnp.full(turns.shape, tape.scalar(0.0, jnp.pi))

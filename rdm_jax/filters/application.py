@@ -43,8 +43,8 @@ def apply(
 
     ``"exact"`` has the accuracy of an SVD up to these bounds: in addition to the SVD's own rounding, about
     eps * s_max / s for the smallest s that matters, the error is below about 200 eps of the largest singular value
-    of the output, and for the gradient about sqrt(eps) (3e-4 in float32) of the largest gain. Where the Gram matrix
-    could not keep that, an orthogonal factorisation is used instead, which takes two to three times as long.
+    of the output, and for the gradient about sqrt(eps) (3e-4 in float32) of the largest gain. Where a Gram matrix
+    could not keep that, an orthogonal factorisation is used instead, which takes about twice as long.
     ``"matmul"`` uses matrix products only, for power(-1), power(-1/2), power(1/2), power(1) and power(2), with an
     error of about 30 eps (s_max / s)^2 in direction s: see ``filtered_by_products``.
 
@@ -113,7 +113,7 @@ def null_directions(features: ArrayLike) -> Int[Array, ""]:
 def _filtered(filter: Filter, features: Features, online: bool, per_sample: bool) -> Features:
     constant = jax.lax.stop_gradient(features)
     function = functools.partial(_gains, filter, features.shape[0], per_sample)
-    values, vectors = _decomposed(function, constant, online)
+    values, vectors = _decomposed(filter, function, constant, online)
     alive = values > _cut(features) * values[0]
     gains = poison(jnp.where(alive, function(values), 0), jnp.isfinite(values[0]))
     operator = product(vectors * gains[None], vectors.T)
@@ -134,12 +134,22 @@ def _gains(filter: Filter, rows: int, per_sample: bool, values: Spectrum) -> Gai
     return gain(filter, values / rows**0.5, 1.0) if per_sample else gain(filter, values, float(rows))
 
 
-def _decomposed(function: Function, features: Features, online: bool) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
+def _decomposed(
+    filter: Filter, function: Function, features: Features, online: bool
+) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
     """Singular values and vectors of the smaller side, from the Gram matrix where it is good enough."""
+    rows, columns = features.shape
+    # Nearly square features are likely to have small singular values, and their SVD takes little longer: no attempt.
+    if max(rows, columns) <= 2 * min(rows, columns) and not _is_gentle(filter):
+        return small_side(features)
     values, vectors = small_side_by_gram(features)
-    wide = features.shape[0] < features.shape[1]
-    enough = _gram_is_enough(function, values, wide, online)
+    enough = _gram_is_enough(function, values, rows < columns, online)
     return jax.lax.cond(enough, lambda: (values, vectors), lambda: small_side(features))
+
+
+def _is_gentle(filter: Filter) -> bool:
+    """Whether the Gram matrix is good enough for every spectrum within range."""
+    return filter.name == "power" and filter.parameters[0] >= 1
 
 
 def _gram_is_enough(function: Function, values: Spectrum, wide: bool, online: bool) -> Flag:
