@@ -196,7 +196,7 @@ def remainders(key, sizes):
         centered = theory.centered_spectrum_from_mean(spectrum, means * jnp.sqrt(size))
         return jnp.abs(entropy(centered) - entropy(spectrum) - size * slope)
 
-    return jnp.stack([error(size) for size in sizes], axis=-1)
+    return jax.vmap(error, out_axes=-1)(jnp.array(sizes))
 
 
 DIRECTIONS = {"uniform": 0.0, "like the features": 0.5}  # mu is lambda**power times a Gaussian vector

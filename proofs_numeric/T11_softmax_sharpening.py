@@ -144,7 +144,7 @@ def linearisation_errors(key, sizes):
         linear = jax.vmap(lambda y: theory.softmax_linearisation(y, tau))(logits)
         return jnp.max(jnp.abs(jax.nn.softmax(logits / tau, axis=-1) - linear), axis=(1, 2))
 
-    return jnp.stack([error(tau) for tau in sizes], axis=-1)
+    return jax.vmap(error, out_axes=-1)(jnp.array(sizes))
 
 
 def _models(logits, tau):
@@ -167,7 +167,7 @@ def _model_errors(first, second):
             found = jax.vmap(lambda y: _models(y, tau))(logits)
             return jnp.max(jnp.abs(found[first] - found[second]), axis=-1)
 
-        return jnp.stack([error(tau) for tau in sizes], axis=-1)
+        return jax.vmap(error, out_axes=-1)(jnp.array(sizes))
 
     return measure
 

@@ -201,7 +201,7 @@ def linearisation_errors(key, sizes):
         plans = [_plans(scores, epsilon, k, order) for k, order in itertools.product((1, 3), ORDERS)]
         return jnp.max(jnp.abs(jnp.stack(plans) - linear[None]), axis=(0, 2, 3))
 
-    return jnp.stack([error(epsilon) for epsilon in sizes], axis=-1)
+    return jax.vmap(error, out_axes=-1)(jnp.array(sizes))
 
 
 def fixed_point_errors(iterations):
@@ -214,7 +214,7 @@ def fixed_point_errors(iterations):
             away = [_plans(scores, epsilon, iterations, o) - _plans(scores, epsilon, 60, o) for o in ORDERS]
             return jnp.max(jnp.abs(jnp.stack(away)), axis=(0, 2, 3))
 
-        return jnp.stack([error(epsilon) for epsilon in sizes], axis=-1)
+        return jax.vmap(error, out_axes=-1)(jnp.array(sizes))
 
     return measure
 
@@ -257,7 +257,7 @@ def positive_rates(key, relative, draws=400, samples=64, classes=8):
 def record(seed):
     """Frequencies of a positive rank difference by temperature, and the distances to the fixed point."""
     relative, sizes = jnp.array([0.5, 1.0, 2.0, 4.0, 8.0, 16.0]), (4.0, 8.0, 16.0, 32.0)
-    errors = {k: fixed_point_errors(k)(jax.random.key(seed), sizes) for k in (1, 2, 3)}
+    errors = {k: jax.jit(fixed_point_errors(k), static_argnums=1)(jax.random.key(seed), sizes) for k in (1, 2, 3)}
     return {
         "relative": relative.tolist(),
         "draws": 400,

@@ -262,7 +262,7 @@ def record(seed):
     spectrum, noise = jnp.array([3.0, 2.5, 2.0, 1.5, 1.0]), 0.5
     horizon = theory.symmetric_horizon(spectrum, noise)
     times = jnp.linspace(0.0, 1.0, 41) * horizon
-    later = jnp.stack([theory.symmetric_spectrum(spectrum, noise, t) for t in times[:-1]])
+    later = jax.vmap(lambda t: theory.symmetric_spectrum(spectrum, noise, t))(times[:-1])
     return {
         "noise": noise,
         "times": np.asarray(times[:-1]).tolist(),

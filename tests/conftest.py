@@ -6,13 +6,14 @@ Shapes in annotations are enforced through an option of jaxtyping's, in setup.cf
 import os
 import zlib
 
-# Constant folding and the last optimisations take longer than the small problems of the tests.
-os.environ["XLA_FLAGS"] = "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1"
-
 import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
+
+# Constant folding and the last optimisations take longer than the small problems of the tests.
+FASTER = "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1"
+os.environ["XLA_FLAGS"] = f"{FASTER} {os.environ.get('XLA_FLAGS', '')}"
 
 # Two arrays of different rank meet only where the code says how: (d,) + (n, d) is too often a bug.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -25,6 +26,8 @@ settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+# A mutant is to be caught; the smallest example that catches it is of no interest.
+settings.register_profile("mutants", settings.get_profile("tests"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("tests")
 
 

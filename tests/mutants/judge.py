@@ -17,7 +17,8 @@ import sys
 import pytest
 
 TIMEOUT = 120  # seconds; a mutant that hangs ends the process, which the caller reports
-OPTIONS = ["-x", "-q", "-pno:cacheprovider", "-pno:xdist", "-Wignore::pytest.PytestAssertRewriteWarning"]
+OPTIONS = ["-x", "-q", "-pno:cacheprovider", "-pno:xdist", "--hypothesis-profile=mutants"]
+OPTIONS += ["-Wignore::pytest.PytestAssertRewriteWarning"]  # its plugins are imported once, before the second run
 OURS = {"rdm_jax", "proofs_numeric", "tests", "conftest"}
 
 
