@@ -75,7 +75,7 @@ class Stratum:
     share: float
 
 
-STRATA = (Stratum((2, 3, 8), 8, 0.79), Stratum((32, 128), 128, 0.21))
+STRATA = (Stratum((2, 3, 8), 8, 0.77), Stratum((32, 128), 128, 0.23))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rdm_jax._checks import as_floating, poison, require, rounding
 from rdm_jax.theory import _modes
-from rdm_jax.types import Array, ArrayLike, Batched, Flag, Spectrum
+from rdm_jax.types import Array, ArrayLike, Batched, Flag, Mask, Spectrum
 
 __all__ = [
     "NoiseBand",
@@ -184,7 +184,8 @@ def symmetric_spectrum(spectrum: ArrayLike, noise: ArrayLike, time: ArrayLike) -
     mean, excess = _excess(eigenvalues)
     rate = 2 * floor / (mean * jnp.sum(eigenvalues, axis=-1, keepdims=True))
     later = _modes.only(eigenvalues > 0, mean + excess * jnp.exp(rate * elapsed))
-    valid = valid & floor_valid & time_valid & _above_floor(eigenvalues, floor) & _above_floor(later, floor)
+    valid = valid & floor_valid & time_valid & _above_floor(eigenvalues, floor)
+    valid = valid & _above_floor(later, floor, eigenvalues > 0)
     return poison(later, valid[..., None])
 
 
@@ -222,8 +223,10 @@ def symmetric_horizon(spectrum: ArrayLike, noise: ArrayLike) -> Batched:
     return poison(time, valid)
 
 
-def _above_floor(spectrum: Spectrum, floor: Array) -> Flag:
-    above = jnp.all((spectrum >= floor - rounding(spectrum)[..., None]) | (spectrum <= 0), axis=-1)
+def _above_floor(spectrum: Spectrum, floor: Array, on: Mask | None = None) -> Flag:
+    """Whether no mode of the support (by default: of the positive ones) lies below the noise."""
+    on = spectrum > 0 if on is None else on
+    above = jnp.all((spectrum >= floor - rounding(spectrum)[..., None]) | ~on, axis=-1)
     require(above, "an eigenvalue lies below the noise: m = lambda - noise >= 0 must hold on the support, at any time")
     return above
 
