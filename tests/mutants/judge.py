@@ -17,12 +17,7 @@ import sys
 import pytest
 
 TIMEOUT = 120  # seconds; a mutant that hangs ends the process, which the caller reports
-OPTIONS = [
-    "-oaddopts=--import-mode=importlib",  # values must tell, not annotations; and loading is twice as fast
-    "--hypothesis-profile=mutants",
-    "-Wignore::pytest.PytestAssertRewriteWarning",  # pytest's plugins are imported before the second run
-    *("-x", "-q", "-pno:cacheprovider", "-pno:xdist"),
-]
+OPTIONS = ["-x", "-q", "-pno:cacheprovider", "-pno:xdist", "-Wignore::pytest.PytestAssertRewriteWarning"]
 OURS = {"rdm_jax", "proofs_numeric", "tests", "conftest"}
 
 
