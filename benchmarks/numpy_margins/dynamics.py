@@ -130,7 +130,9 @@ def s5(c):
 def s7(c):
     alive = c.spectrum > 0
     spectrum, gains = c.spectrum[alive], c.gains[alive]
-    after = spectrum * (1 + c.step * cosine_rates(spectrum, spectrum, gains)) ** 2
+    # g (1 - kappa g) would cancel where gains are nearly equal, and long steps would show it.
+    pairs = np.sum(gains * spectrum * (gains - gains[:, None]), axis=1)
+    after = spectrum * (1 + c.step * gains * pairs / np.sum(gains**2 * spectrum)) ** 2
     fallen = np.cumsum(spectrum / spectrum.sum() - after / after.sum())
     participation = [np.log(x.sum() ** 2 / np.sum(x**2)) for x in (after, spectrum)]
     return least(fallen[:-1]), entropy(after) - entropy(spectrum), participation[0] - participation[1]

@@ -83,12 +83,18 @@ def t3_filter(c):
 
 
 def t3_optimum(c):
-    alive = np.any(c.views != 0, axis=(0, 1))
-    views, predictor = c.views[:, :, alive], c.predictor[np.ix_(alive, alive)]
+    views, predictor = c.views, c.predictor
     rows, means = views.reshape(8, -1), views.mean(axis=1)
     feature, signal = rows.T @ rows / 8, means.T @ means / 4
+    alive = np.ix_(np.any(rows != 0, axis=0), np.any(rows != 0, axis=0))
     ridged = feature + c.ridge * np.eye(len(feature))
-    best, aligned = np.linalg.solve(ridged, signal).T, np.linalg.solve(feature, signal).T
+
+    def wiener(moment):  # of minimal norm: 0 from and to the coordinates that no view has
+        found = np.zeros_like(moment)
+        found[alive] = np.linalg.solve(moment[alive], signal[alive]).T
+        return found
+
+    best, aligned = wiener(ridged), wiener(feature)
 
     def loss(w):
         error = (views @ w.T)[:, :, None] - views[:, None]
