@@ -9,7 +9,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 # Constant folding and the last optimisations take longer than the small problems of the tests.
 FASTER = "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1"
@@ -26,8 +26,6 @@ settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-# A mutant is to be caught; the smallest example that catches it is of no interest.
-settings.register_profile("mutants", settings.get_profile("tests"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("tests")
 
 
