@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rdm_jax._checks import as_floating, require
@@ -60,20 +61,23 @@ def classify(filter: Filter | ArrayLike, singular_values: ArrayLike, *, samples:
         raise ValueError(
             f"gains and singular_values must have one shape (..., k), got {gains.shape} and {values.shape}"
         )
-    valid = jnp.all(jnp.isfinite(gains) & jnp.isfinite(values) & (values >= 0), axis=-1)
+    holds, valid = _holds(gains, values)
     require(valid, "gains must be finite, and singular_values finite and >= 0; see rdm_jax.spectra.singular_values")
-    return FilterClass(*(valid & holds for holds in _holds(gains, values)))
+    return holds
 
 
-def _holds(gains: Spectrum, values: Spectrum) -> tuple[Flag, ...]:
+@jax.jit
+def _holds(gains: Spectrum, values: Spectrum) -> tuple[FilterClass, Flag]:
+    valid = jnp.all(jnp.isfinite(gains) & jnp.isfinite(values) & (values >= 0), axis=-1)
     dead = values <= 0
-    return (
+    holds = (
         _nondecreasing(gains, values),
         _nondecreasing(-gains, values),
         _nondecreasing(gains * values, values),
         jnp.all(dead | (gains >= 0), axis=-1),
         jnp.all(dead | (gains > 0), axis=-1),
     )
+    return FilterClass(*(valid & each for each in holds)), valid
 
 
 def _nondecreasing(heights: Spectrum, values: Spectrum) -> Flag:

@@ -10,12 +10,15 @@ holds no arrays, so under ``jax.jit`` it is a static argument or closed over, ne
 At s = 0 a gain that would be infinite there (negative powers, the logarithm) is 0: null directions stay null.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
 from rdm_jax._checks import as_floating, choose, poison, require
 from rdm_jax.types import Array, ArrayLike, Gains, Spectrum
@@ -69,9 +72,9 @@ class Filter:
         values = as_floating(singular_values, "singular_values")
         if samples < 1:
             raise ValueError(f"samples is the number of rows n >= 1 of the batch, got {samples}")
-        valid = jnp.all(jnp.isfinite(values) & (values >= 0), axis=-1, keepdims=values.ndim > 0)
+        gains, valid = _checked(self, values, float(samples))
         require(valid, "singular_values must be finite and >= 0; rdm_jax.spectra.singular_values(features) gives them")
-        return poison(gain(self, values, float(samples)), valid)
+        return gains
 
 
 def power(exponent: ArrayLike) -> Filter:
@@ -226,6 +229,12 @@ def as_filter(value: Any, name: str) -> Filter:
 def gain(filter: Filter, values: Spectrum, samples: float) -> Gains:
     """The gains at singular values of a batch of ``samples`` rows; no checks, and differentiable in the values."""
     return _GAINS[filter.name](values, samples, *filter.parameters)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _checked(filter: Filter, values: Spectrum, samples: float) -> tuple[Gains, Bool[Array, "*batch #d"]]:
+    valid = jnp.all(jnp.isfinite(values) & (values >= 0), axis=-1, keepdims=values.ndim > 0)
+    return poison(gain(filter, values, samples), valid), valid
 
 
 def _number(value: Any, name: str) -> float:
