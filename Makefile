@@ -46,7 +46,7 @@ $(VENV)/.ready: setup.cfg pyproject.toml constraints.txt
 		$(call stop, $(PYTHON) has no venv module. Install it (Debian: apt install python3-venv) or name another: make PYTHON=...)
 	@echo "Installing the pinned packages into $(VENV): a minute or two, once."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) -e '.[proofs,test]'
+	@$(PIP) -e '.[proofs,train,test]'
 	@touch $@
 
 $(VENV)/.with-%: $(VENV)/.ready

@@ -58,7 +58,7 @@ def sample(tape, d):
     kind = tape.scalar()
     return Raw(
         spectrum,
-        ratio - jnp.cumsum(spectrum.roots**2),
+        ratio - families.accumulate(spectrum.roots**2),
         (uniforms[0] < 0.9) | (index == 0),
         0.3 * logistic(uniforms[1]),
         tape.scalar(-20.0, 3.0),

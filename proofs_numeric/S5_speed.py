@@ -78,7 +78,7 @@ def build(raw, dropped):
     slopes = jnp.where(dropped["slopes anywhere"], raw.lower + raw.inside, slopes)
     below = raw.lower - 0.0099 * (jnp.abs(raw.lower) + jnp.abs(upper))
     slopes = jnp.where(dropped["one slope 1% too low"], slopes.at[raw.spectrum.entry].set(below), slopes)
-    base = jnp.exp(raw.log_base) + jnp.maximum(0.0, -jnp.min(jnp.cumsum(slopes * gaps)))
+    base = jnp.exp(raw.log_base) + jnp.maximum(0.0, -jnp.min(families.accumulate(slopes * gaps)))
     gains = jnp.where(raw.live, jnp.exp(raw.log_gains), 0.0)
     ratio = jnp.where(raw.live & dropped["view noise on the target side"], jnp.exp(raw.log_ratio), 1.0)
     return Instance(gaps, slopes, base, raw.lower, upper, gains, ratio, raw.live)
@@ -86,8 +86,8 @@ def build(raw, dropped):
 
 def expand(c):
     """lambda, theta and log lambda of an instance, 0 off the support."""
-    logs = jnp.where(c.live, -jnp.cumsum(c.gaps), 0.0)
-    return jnp.where(c.live, jnp.exp(logs), 0.0), c.base + jnp.cumsum(c.slopes * c.gaps), logs
+    logs = jnp.where(c.live, -families.accumulate(c.gaps), 0.0)
+    return jnp.where(c.live, jnp.exp(logs), 0.0), c.base + families.accumulate(c.slopes * c.gaps), logs
 
 
 def scale(c):

@@ -361,7 +361,8 @@ COLLAPSE = Claim(
         Hypothesis("away from the mean", "no row vanishes", away_from_the_mean),
     ),
     conclusions=(
-        Conclusion("total variance", 1e-13),
+        # Beside an outlier of size exp(7) a centred row of size 1 is known to several times exp(7) units of rounding.
+        Conclusion("total variance", 1e-12),
         Conclusion("trace, squared error", 1e-13, kind="identity"),
     ),
     sample=sample_batch,

@@ -77,7 +77,7 @@ def order_preserving_gains(sequence, scale, angles, shares=(0.0, 1.0)):
     """
     low, high = shares
     gaps = jnp.where(jnp.arange(len(angles)) > 0, sequence.roots**2 / 2, 0.0)
-    return jnp.exp(scale + jnp.cumsum((low + (high - low) * jnp.sin(angles) ** 2) * gaps))
+    return jnp.exp(scale + families.accumulate((low + (high - low) * jnp.sin(angles) ** 2) * gaps))
 
 
 def sample_angles(tape):

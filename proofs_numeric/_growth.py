@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flint import arb
 
 from rdm_jax import spectra
-from rdm_jax.claims import balls, on
+from rdm_jax.claims import balls, families, on
 from rdm_jax.claims.predicates import is_exact
 
 COSINE, SQUARED = 0, 1
@@ -13,7 +13,7 @@ COSINE, SQUARED = 0, 1
 def _fall(sequence, spectrum):
     """The sequence's accumulated log-gaps, with none where an eigenvalue repeats."""
     new = jnp.append(jnp.zeros(1, bool), spectrum[1:] < spectrum[:-1])
-    return jnp.cumsum(jnp.where(new, sequence.roots**2, 0.0))
+    return families.accumulate(jnp.where(new, sequence.roots**2, 0.0))
 
 
 def function_of(sequence, spectrum, order):

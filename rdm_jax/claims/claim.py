@@ -68,14 +68,22 @@ class DomainCondition:
 
 @dataclasses.dataclass(frozen=True)
 class Stratum:
-    """Numbers of modes that share one compiled width, and their share of all instances."""
+    """Numbers of modes that share one compiled width, and their share of all instances.
+
+    Searches leave a stratum out that is not ``searched``: one of many modes costs more to compile than it finds.
+    """
 
     dims: tuple[int, ...]
     width: int
     share: float
+    searched: bool = True
 
 
-STRATA = (Stratum((2, 3, 8), 8, 0.77), Stratum((32, 128), 128, 0.23))
+STRATA = (
+    Stratum((2, 3, 8), 8, share=0.77),
+    Stratum((32,), 32, share=0.2),
+    Stratum((128,), 128, share=0.03, searched=False),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ tie stays one under gradients, so that faces of the cone are searched as well as
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from rdm_jax.claims.tape import Tape, exponential, logistic
@@ -31,9 +32,17 @@ class Sequence(NamedTuple):
     entry: Array
 
 
+def accumulate(gaps: Array) -> Array:
+    """The running sums of nonnegative gaps, one after the other: nondecreasing and equal across gaps of 0, exactly.
+
+    A parallel sum (`jnp.cumsum`) adds in another order at every entry, and so may break ties in the last digit.
+    """
+    return jax.lax.scan(lambda total, gap: (total + gap,) * 2, jnp.zeros((), gaps.dtype), gaps)[1]
+
+
 def _fall(sequence: Sequence) -> Array:
     gaps = sequence.roots**2
-    return jnp.cumsum(gaps.at[0].set(0.0))
+    return accumulate(gaps.at[0].set(0.0))
 
 
 def kept(sequence: Sequence) -> Array:

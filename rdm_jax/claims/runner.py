@@ -25,10 +25,12 @@ from rdm_jax.claims.verify import Budget, verify_statement
 
 Record = dict[str, Any]
 
-# One thread a worker. Hypotheses that hold by construction would otherwise be folded to constants element by element
-# while compiling, which takes longer than running them.
+# One thread a worker, also for compiling, which is half of the work: hypotheses that hold by construction would be
+# folded to constants element by element, and code for small loops be optimised for longer than it runs.
 _XLA_FLAGS = (
-    "--xla_cpu_multi_thread_eigen=false --xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1"
+    "--xla_cpu_multi_thread_eigen=false --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false "
+    "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1 "
+    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
 )
 
 

@@ -274,6 +274,8 @@ def _searcher(claim: Claim) -> Any:
     return jax.jit(search)
 
 
+# The attack and all ablations of a claim set out from the same points.
+@functools.lru_cache(maxsize=8)
 def _starting_points(claim: Claim, stratum: Stratum, count: int, seed: int) -> Batch:
     drawn = list(batches(claim, stratum, count, seed, purpose="attack"))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *drawn)
@@ -286,7 +288,7 @@ def _search(claim: Claim, ablation: Ablation | None, starts: int, seed: int) -> 
     lowest: list[Worst | None] = [None] * size
     suspects: list[tuple[int, Worst]] = []
     undefined = total = 0
-    for stratum, count in zip(claim.strata, _starts(claim, starts), strict=True):
+    for stratum, count in _starts(claim, starts).items():
         begin = _starting_points(claim, stratum, count, seed)
         which = np.arange(count) % size
         found = _searcher(claim)(begin.raw, begin.instance, which, *_switches(claim, ablation))
@@ -303,10 +305,11 @@ def _search(claim: Claim, ablation: Ablation | None, starts: int, seed: int) -> 
     return SearchResult(total, undefined, tuple(best), tuple(lowest), tuple(suspects))
 
 
-def _starts(claim: Claim, starts: int) -> list[int]:
+def _starts(claim: Claim, starts: int) -> dict[Stratum, int]:
     """Restarts for each stratum: most in the first (small) one, a sixteenth for the others, which cost as much."""
-    others = [starts // (16 * (len(claim.strata) - 1)) for _ in claim.strata[1:]]
-    return [starts - sum(others), *others]
+    first, *others = [stratum for stratum in claim.strata if stratum.searched]
+    each = starts // (16 * max(len(others), 1))
+    return {first: starts - each * len(others), **dict.fromkeys(others, each)}
 
 
 def attack(claim: Claim, *, starts: int = 4096, seed: int = 0) -> SearchResult:
