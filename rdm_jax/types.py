@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 ArrayLike = jaxtyping.ArrayLike | Sequence[Any]
 
 Features = Float[Array, "n d"]
+Views = Float[Array, "*views n d"]
 Moment = Float[Array, "d d"]
 Spectrum = Float[Array, "*batch d"]
 Gains = Float[Array, "*batch d"]
@@ -36,4 +37,5 @@ __all__ = [
     "PRNGKeyArray",
     "Scalar",
     "Spectrum",
+    "Views",
 ]
