@@ -119,7 +119,7 @@ _LEFT = ("order", "verdict")
 
 def table(records: Sequence[Record], seconds: Mapping[str, float]) -> Table:
     """The closing table; only the titles are cut where the terminal is narrow."""
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0), expand=True)
     out.add_column("statement", no_wrap=True, overflow="ellipsis", ratio=1)
     rows = [_cells(record, seconds.get(record["name"])) for record in records]
     for i, name in enumerate(_COLUMNS):
