@@ -124,7 +124,7 @@ def table(records: Sequence[Record], seconds: Mapping[str, float]) -> Table:
     rows = [_cells(record, seconds.get(record["name"])) for record in records]
     for i, name in enumerate(_COLUMNS):
         width = max(len(name), *(len(row[i]) for row in rows))
-        out.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True, min_width=width + 1)
+        out.add_column(name, justify="left" if name in _LEFT else "right", no_wrap=True, min_width=width)
     widest = max(len(record["name"]) for record in records)
     for record, cells in zip(records, rows, strict=True):
         cells[6] = f"[{VERDICT_STYLE[cells[6]]}]{cells[6]}[/]"
