@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rdm_jax import reporting
 from rdm_jax.claims import report, runner
 from rdm_jax.claims.verify import Budget
 
@@ -127,15 +128,15 @@ def _assemble(title: str, options: Options, files: Mapping[str, Path], records: 
     config = {name: getattr(options, name) for name in ("instances", "starts", "certified", "seed")}
     for record in kept:
         record.pop("seconds")
-    return {"title": title, "config": config, "run": report.provenance(), "statements": kept}
+    return {"title": title, "config": config, "run": reporting.provenance(report.PACKAGES), "statements": kept}
 
 
 def _save(out: Path, results: dict[str, Any], seconds: dict[str, float]) -> None:
     names = [record["name"] for record in results["statements"] if record["caption"]]
     images = {name: (out / "figures" / f"{name}.png").read_bytes() for name in names}
-    report.write(out / _MARK, report.dumps(results))
-    report.write(out / "timings.json", report.dumps(seconds))
-    report.write(out / "report.html", report.page(results, seconds, images))
+    reporting.write(out / _MARK, reporting.dumps(results))
+    reporting.write(out / "timings.json", reporting.dumps(seconds))
+    reporting.write(out / "report.html", report.page(results, seconds, images))
 
 
 def _raise_terminated(*_: Any) -> None:

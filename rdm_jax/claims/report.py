@@ -1,65 +1,23 @@
-"""What a run leaves behind: a table for the terminal, JSON, figures and one self-contained HTML page."""
+"""How the records of a run read: a table for the terminal, and one self-contained HTML page."""
 
-import base64
 import html
-import json
-import os
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata, resources
-from pathlib import Path
-from string import Template
 from typing import Any
 
-import jax
 from rich import box
 from rich.table import Table
+
+from rdm_jax import reporting
+from rdm_jax.reporting import tag as _tag
 
 Record = Mapping[str, Any]
 
 VERDICT_STYLE = {"holds": "green", "fails": "bold red", "undecided": "bold yellow", "not run": "dim"}
-_PACKAGES = ("rdm_jax", "jax", "jaxlib", "numpy", "optax", "python-flint", "matplotlib")
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, commit and hardware: what a number needs beside it to be believed."""
-
-    def version(package: str) -> str | None:
-        try:
-            return metadata.version(package)
-        except metadata.PackageNotFoundError:
-            return None
-
-    def commit() -> str | None:
-        try:
-            folder = Path(__file__).parent
-            call = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
-            return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
-    return {
-        "python": platform.python_version(),
-        "packages": {package: version(package) for package in _PACKAGES},
-        "commit": commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.default_backend()}",
-    }
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: to a temporary neighbour first, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def dumps(value: Any) -> str:
-    """JSON that a person can read: short lists on one line, keys in order of writing."""
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+_READING = (
+    "The numbering of the statements is this project's own. Margins are the smallest met; those of inequalities are "
+    "divided, where that is resolved in float64, by the distance to the set where equality holds."
+)
+PACKAGES = ("rdm_jax", "jax", "jaxlib", "numpy", "optax", "python-flint", "matplotlib")
 
 
 # ---------------------------------------------------------------------------------------------- a line a statement
@@ -135,18 +93,6 @@ def table(records: Sequence[Record], seconds: Mapping[str, float]) -> Table:
 # ---------------------------------------------------------------------------------------------------- the HTML page
 
 
-def _tag(name: str, content: str, **attributes: str) -> str:
-    pairs = "".join(f' {key.rstrip("_")}="{html.escape(value)}"' for key, value in attributes.items())
-    return f"<{name}{pairs}>{content}</{name}>"
-
-
-def _rows(header: Sequence[str], rows: Iterable[Sequence[str]], **attributes: str) -> str:
-    """An HTML table of ready-made cells."""
-    head = _tag("thead", _tag("tr", "".join(_tag("th", name, scope="col") for name in header)))
-    body = "".join(_tag("tr", "".join(_tag("td", cell) for cell in row)) for row in rows)
-    return _tag("div", _tag("table", head + _tag("tbody", body), **attributes), class_="wide")
-
-
 def _verdict(verdict: str) -> str:
     return _tag("span", verdict, class_=f"verdict {verdict.replace(' ', '-')}")
 
@@ -182,7 +128,7 @@ def _conclusions(claim: Record) -> str:
         return [f"{html.escape(name)} {kind}", *cells, f"{conclusion['error']:.0e}"]
 
     header = ("margin", "worst sampled", "worst per distance to equality", "attack, per distance", "stated float error")
-    return _rows(header, map(row, claim["conclusions"]))
+    return reporting.table(header, map(row, claim["conclusions"]))
 
 
 def _claim_counts(claim: Record) -> str:
@@ -216,10 +162,10 @@ def _claim_section(claim: Record) -> str:
             [html.escape(a["text"]), ", ".join(map(html.escape, a["drops"])), _counterexample(a["counterexample"])]
             for a in claim["ablations"]
         )
-        parts.append(_rows(("instead", "drops", "certified counterexample"), rows))
+        parts.append(reporting.table(("instead", "drops", "certified counterexample"), rows))
     if claim["domain"]:
         rows = ([html.escape(d["name"]), html.escape(d["error"] or "no error: a failure")] for d in claim["domain"])
-        parts.append(_rows(("domain condition", "the error it raises"), rows))
+        parts.append(reporting.table(("domain condition", "the error it raises"), rows))
     return "".join(parts)
 
 
@@ -243,15 +189,7 @@ def _orders(orders: Sequence[Record]) -> str:
         ]
         for o in orders
     )
-    return _rows(("asymptotic statement", "claimed slope", "measured", "sizes", "instances", "verdict"), rows)
-
-
-def _figure(record: Record, image: bytes | None) -> str:
-    if image is None:
-        return ""
-    source = "data:image/png;base64," + base64.b64encode(image).decode()
-    caption = html.escape(record["caption"] or "")
-    return f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+    return reporting.table(("asymptotic statement", "claimed slope", "measured", "sizes", "instances", "verdict"), rows)
 
 
 def _section(record: Record, image: bytes | None) -> str:
@@ -262,7 +200,9 @@ def _section(record: Record, image: bytes | None) -> str:
     if "error" in record:
         parts.append(_tag("pre", html.escape(record["error"])))
     parts += [_claim_section(claim) for claim in record["claims"]]
-    parts += [_orders(record["orders"]), _figure(record, image)]
+    parts.append(_orders(record["orders"]))
+    if image is not None:
+        parts.append(reporting.figure(image, record["caption"] or ""))
     for label, key in (("Source", "source"), ("Not checked", "not_checked")):
         if record[key]:
             parts.append(_tag("p", f"<b>{label}.</b> {html.escape(record[key])}"))
@@ -279,17 +219,12 @@ def page(results: Record, seconds: Mapping[str, float], images: Mapping[str, byt
         cells = _cells(record, seconds.get(record["name"]))
         cells[6] = _verdict(cells[6])
         rows.append([f'<a href="#{name}">{name}</a> {html.escape(record["title"])}', *cells])
-    run = results["run"]
-    packages = ", ".join(f"{name} {version}" for name, version in run["packages"].items() if version)
-    seed = results["config"]["seed"]
-    facts = f"Python {run['python']}, {packages}; commit {run['commit']}; {run['machine']}; seed {seed}"
-    template = Template(resources.files("rdm_jax.claims").joinpath("report.html").read_text())
-    return template.substitute(
-        title=html.escape(results["title"]),
-        outcome=html.escape(outcome(records)),
-        facts=html.escape(facts),
-        summary=_rows(header, rows, class_="summary"),
-        sections="".join(_section(record, images.get(record["name"])) for record in records),
+    sections = (_section(record, images.get(record["name"])) for record in records)
+    return reporting.page(
+        results["title"],
+        outcome(records),
+        f"{reporting.facts(results['run'])}; seed {results['config']['seed']}. {_READING}",
+        reporting.table(header, rows, class_="summary") + "".join(sections),
     )
 
 
