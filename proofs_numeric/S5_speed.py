@@ -176,7 +176,7 @@ def draw(figure, record):
     axes.axhline(0.0, color="black", lw=0.8)
     axes.set_xlabel("random instances (8 modes, any gains, view noise), by speed")
     axes.set_ylabel(r"$dH/dt$ over $2\,E_q[g^2]\,\mathrm{Var}_{q_p}(\log\lambda)$")
-    axes.legend()
+    axes.legend(loc="upper left")
 
 
 STATEMENT = Statement(

@@ -267,7 +267,7 @@ def draw(figure, record):
         curves.plot(range(len(values)), values, style, ms=4, label=f"target from the {name}")
     curves.set_xlabel("step")
     curves.set_ylabel("mean log erank of p (eig, nats)")
-    curves.legend(loc="center right")
+    curves.legend(loc="lower right")
     for (name, values), style in zip(record["share_falling"].items(), ("o-", "s--"), strict=True):
         shares.semilogx(record["noise"], values, style, ms=4, label=f"target from the {name}")
     shares.set_xlabel("standard deviation of the view noise")
