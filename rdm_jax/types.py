@@ -15,6 +15,7 @@ ArrayLike = jaxtyping.ArrayLike | Sequence[Any]
 
 Features = Float[Array, "n d"]
 Views = Float[Array, "*views n d"]
+Outputs = Float[Array, "*views n _"]  # of the same samples, with a width of their own
 Moment = Float[Array, "d d"]
 Spectrum = Float[Array, "*batch d"]
 Gains = Float[Array, "*batch d"]
@@ -34,6 +35,7 @@ __all__ = [
     "Labels",
     "Mask",
     "Moment",
+    "Outputs",
     "PRNGKeyArray",
     "Scalar",
     "Spectrum",

@@ -15,7 +15,7 @@ from rdm_jax.methods.assignments import (
 )
 from rdm_jax.methods.centering import center_ema, center_features, l2_normalize
 from rdm_jax.methods.closed_form import CorrelationState, direct_copy, direct_pred, direct_set
-from rdm_jax.methods.filtering import filter_warnings, filtering, parse_filter
+from rdm_jax.methods.filtering import filtering, parse_filter
 from rdm_jax.methods.losses import (
     Loss,
     byol_loss,
@@ -50,7 +50,6 @@ __all__ = [
     "direct_pred",
     "direct_set",
     "evaluate",
-    "filter_warnings",
     "filtering",
     "get",
     "identity",

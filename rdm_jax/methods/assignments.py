@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from rdm_jax._checks import as_floating, require
 from rdm_jax.methods._rows import unit_rows
 from rdm_jax.methods.centering import center_features
-from rdm_jax.methods.transform import Context, Number, Transform, each_view, make_transform, read_epoch
+from rdm_jax.methods.transform import Context, Number, Transform, each_view, make_transform, read_epoch, read_width
 from rdm_jax.theory import sinkhorn_knopp
-from rdm_jax.types import Array, ArrayLike, Gains, PRNGKeyArray, Scalar, Spectrum, Views
+from rdm_jax.types import Array, ArrayLike, Gains, Outputs, PRNGKeyArray, Scalar, Spectrum, Views
 
 __all__ = [
     "QueueState",
@@ -99,7 +99,7 @@ def prototypes(count: int, *, frozen_epochs: Number = 0, name: str = "prototypes
         dtype = jnp.promote_types(features.dtype, jnp.float32)
         return {name: unit_rows(jax.random.normal(key, (count, features.shape[-1]), dtype))}, ()
 
-    def apply(params: dict[str, Any], state: Any, features: Views, context: Context) -> tuple[Views, Any]:
+    def apply(params: dict[str, Any], state: Any, features: Views, context: Context) -> tuple[Outputs, Any]:
         weights = params[name]
         if frozen_epochs > 0:
             frozen = read_epoch(context, f"whether {name} are frozen, for {frozen_epochs} epochs,") < frozen_epochs
@@ -144,8 +144,8 @@ def softmax() -> Transform:
 
     Returns:
         The transform. Its response is the linear regime of small logits, p = (1/K)(1 + y - mean_k y) + O(y^2), without
-        the constant mode: ``spectrum`` are the K eigenvalues of the second moment of y - mean_k y (one of them is 0),
-        the gain 1 / K takes them to those of p - 1/K (``rdm_jax.theory.softmax_spectrum`` after its first entry).
+        the constant mode: ``spectrum`` are eigenvalues of the second moment of y - mean_k y, and the gain 1 / K takes
+        them to those of p - 1/K. K is the length of the spectrum, or ``context.width``.
 
     >>> [round(float(p), 4) for p in softmax().apply({}, (), jnp.log(jnp.array([[1.0, 3.0]])), Context())[0][0]]
     [0.25, 0.75]
@@ -156,7 +156,7 @@ def softmax() -> Transform:
     """
     return make_transform(
         lambda params, state, features, context: (jax.nn.softmax(features, axis=-1), state),
-        lambda spectrum, context: jnp.full_like(spectrum, 1 / spectrum.shape[-1]),
+        lambda spectrum, context: jnp.full_like(spectrum, 1 / read_width(spectrum, context)),
     )
 
 
@@ -170,10 +170,11 @@ def sinkhorn(iterations: int = 3, epsilon: Schedule = 0.05) -> Transform:
         epsilon: entropic regularisation eps > 0 in the unit of the scores, or a function of the epoch.
 
     Returns:
-        The transform. Its response is the linear regime of scores small against eps, q = (1/K)(1 + S'/eps), S' double
-        centred, without the constant mode: ``spectrum`` are the K eigenvalues of the second moment of y - mean_k y,
-        ``context.mean`` is that of y - mean_k y, and g_i = sqrt(1 - mu_i^2 / lambda_i) / (K eps) takes them to those
-        of q - 1/K, measured in the eigenbasis of the input. None if the mean is not known.
+        The transform. Its response is the linear regime of scores small against eps, q = (1/K)(1 + y''/eps) +
+        O(1/eps^2) with double centred y'', without the constant mode: ``spectrum`` are eigenvalues of the second moment
+        of y' = y - mean_k y, ``context.mean`` is the mean of y', and g_i = sqrt(1 - mu_i^2 / lambda_i) / (K eps) takes
+        them to those of q - 1/K, measured in the eigenbasis of the input. None if the mean is not known. K is the
+        length of the spectrum, or ``context.width``.
 
     Raises:
         ValueError: fewer than 1 iteration; an epsilon that is not positive.
@@ -200,7 +201,7 @@ def sinkhorn(iterations: int = 3, epsilon: Schedule = 0.05) -> Transform:
 
     def response(spectrum: Spectrum, context: Context) -> Gains | None:
         gains = center.response(spectrum, context)
-        return None if gains is None else gains / (spectrum.shape[-1] * _at(epsilon, context, "epsilon"))
+        return None if gains is None else gains / (read_width(spectrum, context) * _at(epsilon, context, "epsilon"))
 
     def carry(spectrum: ArrayLike, context: Context) -> Context:
         scaled = sharpen(epsilon).carry(spectrum, center.carry(spectrum, context))
@@ -245,11 +246,11 @@ def queued(inner: Transform, size: int, start: Number = 0) -> Transform:
         past = jnp.zeros(shape, jnp.promote_types(features.dtype, jnp.float32))
         return params, QueueState(past, jnp.zeros((), jnp.int32), state)
 
-    def apply(params: dict[str, Any], state: QueueState, features: Views, context: Context) -> tuple[Views, Any]:
+    def apply(params: dict[str, Any], state: QueueState, features: Views, context: Context) -> tuple[Outputs, Any]:
         rows = features.shape[-2]
         wide = jnp.concatenate([features, state.features.astype(features.dtype)], axis=-2)
 
-        def beside() -> tuple[Views, Any]:
+        def beside() -> tuple[Outputs, Any]:
             output, after = inner.apply(params, state.inner, wide, context)
             return output[..., :rows, :], after
 

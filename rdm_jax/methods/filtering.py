@@ -13,7 +13,7 @@ from rdm_jax.filters import Filter
 from rdm_jax.methods.transform import Context, Transform, each_view, make_transform
 from rdm_jax.types import Gains, Spectrum, Views
 
-__all__ = ["filter_warnings", "filtering", "parse_filter"]
+__all__ = ["filtering", "parse_filter"]
 
 _NAMED: dict[str, Callable[..., Filter]] = {
     "power": filters.power,

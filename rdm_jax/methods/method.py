@@ -11,7 +11,7 @@ from rdm_jax._checks import choose
 from rdm_jax.methods.assignments import queued
 from rdm_jax.methods.losses import Loss, cross_entropy
 from rdm_jax.methods.transform import Context, Number, Transform, chain, identity
-from rdm_jax.types import Array, ArrayLike, Gains, PRNGKeyArray, Scalar, Views
+from rdm_jax.types import Array, ArrayLike, Gains, Outputs, PRNGKeyArray, Scalar, Views
 
 __all__ = ["Evaluation", "Measured", "Method", "States", "evaluate"]
 
@@ -30,10 +30,10 @@ class Measured(NamedTuple):
     that the predicted responses start from: after the head, with the online and with the target weights.
     """
 
-    online: Views
-    target: Views
-    online_input: Views
-    target_input: Views
+    online: Outputs
+    target: Outputs
+    online_input: Outputs
+    target_input: Outputs
 
 
 class Evaluation(NamedTuple):
@@ -98,8 +98,10 @@ class Method:
             raise ValueError(f"{self.name}: the head serves both sides, but has a transform for one: {self.head.side}")
         if self.target_weights == "ema" and not self.target.stops:
             raise ValueError(f"{self.name}: moving-average weights learn nothing from gradients: add stop_gradient()")
-        if (self.loss is cross_entropy) != self.assignments:
-            raise ValueError(f"{self.name}: cross_entropy takes assignments as targets, and other losses take features")
+        if self.loss is cross_entropy and not self.assignments:
+            raise ValueError(f"{self.name}: cross_entropy wants assignments as targets: end in softmax() or sinkhorn()")
+        if self.readout.names:
+            raise ValueError(f"{self.name}: the readout has parameters {self.readout.names}, which nothing would train")
 
     @property
     def online_branch(self) -> Transform:
@@ -214,14 +216,18 @@ def evaluate(
     """
     online_input, target_input = _as_pair(online_views, "online_views"), _as_pair(target_views, "target_views")
     theirs = _target_weights(method, params, target_params)
+    if method.target.stops:
+        # What comes out is the same; but no time is spent on derivatives that the branch would drop.
+        theirs, target_input = jax.lax.stop_gradient((theirs, target_input))
     online, online_state = _run(method.online_branch, params, states.online, online_input, context)
     target, target_state = _run(method.target_branch, theirs, states.target, target_input, context)
     losses = jnp.stack([method.loss(online[0], target[1]), method.loss(online[1], target[0])])
+    inner = states.target.inner if method.queue else states.target
     measured = Measured(
-        _stateless(method.readout, params, online, context),
+        _run(method.readout, {}, method.readout.init(jax.random.key(0), online)[1], online, context)[0],
         target,
-        _stateless(method.head, params, online_input, context),
-        _stateless(method.head, theirs, target_input, context),
+        _run(method.head, params, states.online[0], online_input, context)[0],
+        _run(method.head, theirs, inner[0], target_input, context)[0],
     )
     loss = jnp.mean(losses) if method.pairs == "mean" else jnp.sum(losses)
     return Evaluation(loss, States(online_state, target_state), jax.lax.stop_gradient(measured))
@@ -229,13 +235,8 @@ def evaluate(
 
 def _run(
     branch: Transform, params: Mapping[str, Any], state: Any, features: Views, context: Context
-) -> tuple[Views, Any]:
+) -> tuple[Outputs, Any]:
     return branch.apply({name: params[name] for name in branch.names}, state, features, context)
-
-
-def _stateless(transform: Transform, params: Mapping[str, Any], features: Views, context: Context) -> Views:
-    _, state = transform.init(jax.random.key(0), features)
-    return _run(transform, params, state, features, context)[0]
 
 
 def _target_weights(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rdm_jax._checks import choose
+from rdm_jax._checks import choose, is_traced
 from rdm_jax.methods.transform import Context, Number, Transform, each_view, make_transform, read_signal
 from rdm_jax.theory import lagging_predictor_gains
 from rdm_jax.types import Array, Gains, PRNGKeyArray, Spectrum, Views
@@ -65,8 +65,8 @@ def mlp_predictor(
 
     Batch statistics are of each view by itself and over its whole batch, momentum 0.9, eps 1e-5; the running ones are
     updated by one view after the other, as published. The running variance is that over n, where torch has n - 1.
-    Layers before a batch norm have no bias. With ``Context(train=False)`` the running statistics are used; ``train``
-    must be a Python bool here.
+    Layers before a batch norm have no bias. With ``Context(train=False)`` the running statistics are used; with batch
+    norm ``train`` must be a Python bool.
 
     Args:
         hidden: widths of the hidden layers; none is an affine map. SimSiam has (512,), BYOL (4096,).
@@ -90,6 +90,7 @@ def mlp_predictor(
     """
     choose(activation, _ACTIVATIONS, "activation")
     widths = [int(width) for width in hidden]
+    normalised = batch_norm and bool(widths)
     if any(width < 1 for width in widths):
         raise ValueError(f"hidden layers need at least 1 unit each, got {hidden}")
 
@@ -108,7 +109,7 @@ def mlp_predictor(
         )
 
     def apply(params: dict[str, Any], state: Any, features: Views, context: Context) -> tuple[Views, Any]:
-        if isinstance(context.train, jax.core.Tracer):
+        if normalised and is_traced(context.train):
             raise ValueError("batch norm needs a Python bool for train: make Context(train=...) inside the jitted step")
 
         def one(view: Views, state: Any) -> tuple[Views, Any]:

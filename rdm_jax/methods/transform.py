@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from rdm_jax._checks import as_floating, as_spectrum, poison
-from rdm_jax.types import Array, ArrayLike, Gains, PRNGKeyArray, Scalar, Spectrum, Views
+from rdm_jax.types import Array, ArrayLike, Gains, Outputs, PRNGKeyArray, Scalar, Spectrum, Views
 
 __all__ = ["Context", "Transform", "chain", "identity", "isotropic", "make_transform", "stop_gradient"]
 
@@ -27,7 +27,8 @@ class Context(NamedTuple):
     For ``response``, all in the eigenbasis of the second moment C = E[z z^T] that the spectrum belongs to:
     ``signal``: (d,) m_i = v_i^T sym(E[z+ z^T]) v_i, or instead ``noise``: the view noise's variance nu in every
     direction. ``ridge`` rho and ``progress`` alpha t of a learned predictor. ``mean``: (d,) v_i^T E[z]. ``center``:
-    (d,) what a moving-average centre has reached; None: the mean. ``samples``: n, the rows of a batch.
+    (d,) what a moving-average centre has reached; None: the mean. ``samples``: n, the rows of a batch. ``width``: d, if
+    the spectrum has fewer values, as it may for n < d.
 
     >>> Context(epoch=3).train
     True
@@ -42,6 +43,7 @@ class Context(NamedTuple):
     mean: ArrayLike | None = None
     center: ArrayLike | None = None
     samples: int | None = None
+    width: int | None = None
 
 
 # A number that is known when a transform is built; at run time an int is no float.
@@ -73,7 +75,7 @@ class Transform(NamedTuple):
     """
 
     init: Init
-    apply: Callable[[dict[str, Any], Any, ArrayLike, Context], tuple[Views, Any]]
+    apply: Callable[[dict[str, Any], Any, ArrayLike, Context], tuple[Outputs, Any]]
     response: Response
     carry: Carry
     names: tuple[str, ...] = ()
@@ -83,7 +85,7 @@ class Transform(NamedTuple):
 
 
 def make_transform(
-    apply: Callable[[dict[str, Any], Any, Views, Context], tuple[Views, Any]],
+    apply: Callable[[dict[str, Any], Any, Views, Context], tuple[Outputs, Any]],
     response: Callable[[Spectrum, Context], Gains | None],
     init: Init | None = None,
     carry: Carry | None = None,
@@ -107,7 +109,7 @@ def make_transform(
     """
 
     @functools.wraps(apply)
-    def checked_apply(params: dict[str, Any], state: Any, features: ArrayLike, context: Context) -> tuple[Views, Any]:
+    def checked_apply(params: dict[str, Any], state: Any, features: ArrayLike, context: Context) -> tuple[Outputs, Any]:
         output, new = apply(params, state, _as_views(features), context)
         return output, jax.tree.map(lambda leaf, before: leaf.astype(before.dtype), new, state)
 
@@ -257,6 +259,11 @@ def beside_rows(vector: Array, features: Views) -> Array:
     return jnp.expand_dims(vector, tuple(range(features.ndim - 1)))
 
 
+def read_width(spectrum: Spectrum, context: Context) -> int:
+    """d, the number of features that a spectrum belongs to."""
+    return spectrum.shape[-1] if context.width is None else context.width
+
+
 def _as_views(features: ArrayLike) -> Views:
     array = as_floating(features, "features")
     if array.ndim < 2 or 0 in array.shape:
@@ -309,7 +316,7 @@ def _output_shape(transform: Transform, params: dict[str, Any], state: Any, feat
 
 def _chain_apply(
     transforms: tuple[Transform, ...], params: dict[str, Any], state: Any, features: ArrayLike, context: Context
-) -> tuple[Views, Any]:
+) -> tuple[Outputs, Any]:
     output, states = _as_views(features), []
     for transform, before in zip(transforms, state, strict=True):
         own = {name: params[name] for name in transform.names}
