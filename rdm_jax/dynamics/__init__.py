@@ -1,13 +1,15 @@
-"""Dynamics: what an asymmetric design does to the spectrum over time, predicted and simulated (docs/theory.md, parts B, C).
+"""Dynamics: what an asymmetric design does to the spectrum over time, predicted and simulated (docs/theory.md).
 
-A *design* (``LinearDesign``, ``FeatureDesign``) says what is asymmetric. From it come a vector field ``field(t, state, args)`` at
-several levels of exactness, and the statistics to record; ``solve`` integrates a field, ``descend`` follows it in discrete steps:
+A *design* (``LinearDesign``, ``FeatureDesign``) says what is asymmetric. From it come vector fields ``field(t, state,
+args)`` at several levels of exactness, and the statistics to record; ``solve`` integrates a field, ``descend`` follows
+it in steps:
 
     design = FeatureDesign(loss="cosine", online=power_gains, noise="persistent")
+    args = FeatureParameters(noise=0.1, online=1.0)
     predicted = solve(mode_field(design), Modes(spectrum), args, times, record=mode_statistics(design))
     simulated = solve(feature_field(design), ViewFeatures(features), args, times, record=feature_statistics(design))
 
-Everything is pure: ``jax.vmap`` maps over starts and parameters at once.
+Everything is pure: ``jax.vmap`` maps over starts and parameters at once, and each design compiles once.
 """
 
 from rdm_jax.dynamics.closed_forms import (
@@ -25,14 +27,7 @@ from rdm_jax.dynamics.closed_forms import (
 )
 from rdm_jax.dynamics.designs import FeatureDesign, LinearDesign
 from rdm_jax.dynamics.eigenmodes import EigenmodeParameters, Eigenmodes, balanced_eigenmodes, eigenmode_field
-from rdm_jax.dynamics.features import (
-    FeatureParameters,
-    Modes,
-    ViewFeatures,
-    feature_field,
-    mode_field,
-    views_with_spectrum,
-)
+from rdm_jax.dynamics.features import FeatureParameters, Modes, mode_field
 from rdm_jax.dynamics.gains import (
     LagParameters,
     direct_copy_gains,
@@ -43,16 +38,10 @@ from rdm_jax.dynamics.gains import (
     power_gains,
     ridge_gains,
 )
-from rdm_jax.dynamics.linear import (
-    Branches,
-    LinearParameters,
-    SampleParameters,
-    aligned_branches,
-    branch_field,
-    random_branches,
-    sample_branch_field,
-)
-from rdm_jax.dynamics.solve import IntegrationError, Solution, descend, require_success, solve
+from rdm_jax.dynamics.integrate import descend, solve
+from rdm_jax.dynamics.linear import Branches, LinearParameters, aligned_branches, branch_field, random_branches
+from rdm_jax.dynamics.samples import SampleParameters, sample_branch_field
+from rdm_jax.dynamics.solution import IntegrationError, Solution, require_success
 from rdm_jax.dynamics.statistics import (
     Statistics,
     branch_statistics,
@@ -60,6 +49,7 @@ from rdm_jax.dynamics.statistics import (
     feature_statistics,
     mode_statistics,
 )
+from rdm_jax.dynamics.views import ViewFeatures, feature_field, views_with_spectrum
 
 __all__ = [
     "AlignmentBound",
