@@ -1,7 +1,8 @@
 """State a claim about spectra as data, and let the engine try to break it.
 
 `check` tries random instances, `attack` searches for a violation by gradient, `ablate` repeats that search with a
-hypothesis dropped and must succeed, `certify` decides signs in ball arithmetic, `order` measures a convergence order.
+hypothesis dropped and must succeed, `certify` decides signs in ball arithmetic, `order` measures a convergence order,
+`law` a frequency.
 ``python -m rdm_jax.claims FILE...`` runs all of it on statements of your own (docs/claims.md).
 
 Needs float64 (``jax.config.update("jax_enable_x64", True)``) and the extra ``proofs``.
@@ -24,10 +25,12 @@ from rdm_jax.claims.claim import (
     DomainCondition,
     Figure,
     Hypothesis,
+    Law,
     Order,
     Statement,
     Stratum,
 )
+from rdm_jax.claims.law import Exceptional, LawResult, law, wilson_interval
 from rdm_jax.claims.order import OrderResult, order
 from rdm_jax.claims.predicates import (
     at_least,
@@ -58,8 +61,11 @@ __all__ = [
     "Conclusion",
     "Counterexample",
     "DomainCondition",
+    "Exceptional",
     "Figure",
     "Hypothesis",
+    "Law",
+    "LawResult",
     "Order",
     "OrderResult",
     "SearchResult",
@@ -76,10 +82,12 @@ __all__ = [
     "counterexample",
     "example",
     "families",
+    "law",
     "nearly_nondecreasing",
     "nearly_nonincreasing",
     "nondecreasing",
     "nonincreasing",
     "on",
     "order",
+    "wilson_interval",
 ]

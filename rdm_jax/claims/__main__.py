@@ -18,7 +18,7 @@ from rdm_jax import reporting
 from rdm_jax.claims import report, runner
 from rdm_jax.claims.verify import Budget
 
-EXIT = {"holds": 0, "fails": 1, "undecided": 3}
+EXIT = {"holds": 0, "observed": 0, "fails": 1, "undecided": 3}
 BAD_USAGE = 2
 _MARK = "results.json"
 _TITLES = {"proofs_numeric": "Rank Differential Mechanism: the statements, verified numerically"}
@@ -89,6 +89,7 @@ def _explain(console: Console, path: Path) -> None:
         said += [(f"  Assumes {h.name}: ", h.text) for h in claim.hypotheses]
         said += [(f"  Ablated by {a.name}: ", a.text) for a in claim.ablations]
     said += [(f"Order {o.name}. ", f"{o.statement} (slope {o.slope:g})") for o in statement.orders]
+    said += [(f"Law {law.name}. ", law.statement) for law in statement.laws]
     said.append(("Not checked. ", statement.not_checked))
     for label, text in said:
         filled = textwrap.fill(label + " ".join(text.split()), min(console.width, 100), subsequent_indent="    ")
@@ -177,7 +178,8 @@ def _verify(module: str, options: Options, files: Mapping[str, Path], out: Path,
 def main(files: Mapping[str, Path], module: str, arguments: list[str] | None = None) -> int:
     """The command line ``python -m module`` over a set of statement files; returns the exit code.
 
-    0: all hold; 1: a statement fails; 2: bad usage; 3: undecided; 128 + n: stopped by signal n, with a partial report.
+    0: all hold (an empirical law is observed, whatever its frequency); 1: a statement fails; 2: bad usage;
+    3: undecided; 128 + n: stopped by signal n, with a partial report.
     """
     options = tyro.cli(Options, args=arguments, prog=f"python -m {module}")
     console = Console(width=None if sys.stdout.isatty() else 100)

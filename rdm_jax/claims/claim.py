@@ -158,6 +158,21 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True)
+class Law:
+    """An empirical law: what happens often, though not always. How often is measured; it is observed, not proved.
+
+    Args:
+      name, statement: what happens, and in trials drawn from what, in one sentence.
+      measure: ``seed -> ((trials,) margins, instances)``: the law holds in a trial where its margin is >= 0. The
+        instances are a NamedTuple of arrays with an entry a trial, by which the exceptions are recorded.
+    """
+
+    name: str
+    statement: str
+    measure: Callable[[int], tuple[Array, Instance]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Figure:
     """A picture of a statement, drawn from recorded numbers only.
 
@@ -172,7 +187,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """A statement of the theory: its text, the claims and orders that test it, and a picture.
+    """A statement of the theory: its text, the claims and orders that test it, laws that are observed, and a picture.
 
     Args:
       name: its number in docs/theory.md, for example ``"S1"``.
@@ -180,7 +195,7 @@ class Statement:
       text: the statement in full.
       source: where it comes from, or how it is derived.
       not_checked: what of the statement is *not* tested here, and why.
-      claims, orders, figure: see the classes.
+      claims, orders, laws, figure: see the classes.
     """
 
     name: str
@@ -190,8 +205,9 @@ class Statement:
     not_checked: str
     claims: tuple[Claim, ...] = ()
     orders: tuple[Order, ...] = ()
+    laws: tuple[Law, ...] = ()
     figure: Figure | None = None
 
     def __post_init__(self) -> None:
-        if not self.claims and not self.orders:
-            raise ValueError(f"statement {self.name} has neither a claim nor an order: nothing would be tested")
+        if not (self.claims or self.orders or self.laws):
+            raise ValueError(f"statement {self.name} has no claim, no order and no law: nothing would be tested")

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from rdm_jax.claims.claim import Ablation, Claim, Conclusion, Hypothesis, Order, Stratum
+from rdm_jax.claims.claim import Ablation, Claim, Conclusion, Hypothesis, Law, Order, Stratum
 from rdm_jax.claims.predicates import at_least
+from rdm_jax.claims.search import generator
 from rdm_jax.claims.tape import Tape
 from rdm_jax.types import Array, PRNGKeyArray
 
@@ -85,4 +86,17 @@ SQUARE_ROOT = Order(
     slope=2.0,
     sizes=(1e-1, 3e-2, 1e-2, 3e-3),
     measure=_remainders,
+)
+
+
+def _uniform_pairs(seed: int) -> tuple[Array, Pair]:
+    drawn = jnp.sort(generator("halves", "law", seed).random((1000, 2)))
+    pairs = Pair(large=drawn[:, 1], small=drawn[:, 0])
+    return pairs.large - 2 * pairs.small, pairs
+
+
+HALVES = Law(
+    name="halves",
+    statement="Of two uniform numbers in (0, 1), the smaller is at most half of the larger: for half of the pairs.",
+    measure=_uniform_pairs,
 )

@@ -12,7 +12,13 @@ from rdm_jax.reporting import tag as _tag
 
 Record = Mapping[str, Any]
 
-VERDICT_STYLE = {"holds": "green", "fails": "bold red", "undecided": "bold yellow", "not run": "dim"}
+VERDICT_STYLE = {
+    "holds": "green",
+    "observed": "blue",
+    "fails": "bold red",
+    "undecided": "bold yellow",
+    "not run": "dim",
+}
 _READING = (
     "The numbering of the statements is this project's own. Margins are the smallest met; those of inequalities are "
     "divided, where that is resolved in float64, by the distance to the set where equality holds."
@@ -48,6 +54,7 @@ def summary(record: Record) -> dict[str, Any]:
         "ablations": (sum(a["counterexample"] is not None for a in ablations), len(ablations)),
         "certified": sum(claim["certify"]["instances"] for claim in claims),
         "orders": [order["slope"] for order in record["orders"]],
+        "laws": [law["frequency"] for law in record["laws"]],
         "verdict": record["verdict"],
     }
 
@@ -58,14 +65,15 @@ def _number(value: float | None) -> str:
 
 def _cells(record: Record, seconds: float | None) -> list[str]:
     row = summary(record)
-    (found, tried), orders = row["ablations"], row["orders"]
+    found, tried = row["ablations"]
+    measured = [f"{slope:.2f}" for slope in row["orders"]] + [f"{frequency:.1%}" for frequency in row["laws"]]
     return [
         f"{row['instances'] / 1e6:.2f} M" if row["instances"] else "",
         _number(row["worst"]),
         _number(row["attack"]),
         f"{found}/{tried}" if tried else "",
         f"{row['certified']:,}" if row["certified"] else "",
-        (f"{orders[0]:.2f}" if orders else "") + (f" +{len(orders) - 1}" if len(orders) > 1 else ""),
+        "".join(measured[:1]) + (f" +{len(measured) - 1}" if len(measured) > 1 else ""),
         row["verdict"],
         "" if seconds is None else f"{seconds:.1f}",
     ]
@@ -192,6 +200,30 @@ def _orders(orders: Sequence[Record]) -> str:
     return reporting.table(("asymptotic statement", "claimed slope", "measured", "sizes", "instances", "verdict"), rows)
 
 
+def _laws(laws: Sequence[Record]) -> str:
+    if not laws:
+        return ""
+
+    def exceptions(law: Record) -> str:
+        return "<br>".join(
+            f"{found['margin']:.3g} at " + _tag("span", _instance(found["instance"]), class_="exact")
+            for found in law["exceptions"]
+        )
+
+    rows = (
+        [
+            f"{html.escape(law['name'])}: {html.escape(law['statement'])}",
+            f"{law['frequency']:.1%} <small>({law['interval'][0]:.1%} &hellip; {law['interval'][1]:.1%})</small>",
+            f"{law['held']:,} of {law['trials']:,}",
+            exceptions(law) or "none",
+            _verdict(law["verdict"]),
+        ]
+        for law in laws
+    )
+    header = ("empirical law", "frequency (95% interval)", "trials", "worst exceptions: margins", "verdict")
+    return reporting.table(header, rows)
+
+
 def _section(record: Record, image: bytes | None) -> str:
     title = f"{html.escape(record['name'])} &middot; {html.escape(record['title'])} {_verdict(record['verdict'])}"
     parts = [_tag("h2", title)]
@@ -200,7 +232,7 @@ def _section(record: Record, image: bytes | None) -> str:
     if "error" in record:
         parts.append(_tag("pre", html.escape(record["error"])))
     parts += [_claim_section(claim) for claim in record["claims"]]
-    parts.append(_orders(record["orders"]))
+    parts += [_orders(record["orders"]), _laws(record["laws"])]
     if image is not None:
         parts.append(reporting.figure(image, record["caption"] or ""))
     for label, key in (("Source", "source"), ("Not checked", "not_checked")):
@@ -237,4 +269,4 @@ def outcome(records: Sequence[Record]) -> str:
     return f"{len(records)} {noun}: {said}; {instances:,} random instances."
 
 
-_WORDS = {"holds": "held", "fails": "failed", "undecided": "undecided", "not run": "not run"}
+_WORDS = {"holds": "held", "observed": "observed", "fails": "failed", "undecided": "undecided", "not run": "not run"}

@@ -84,7 +84,7 @@ class Event:
 
 def broken_record(name: str, title: str, reason: str) -> Record:
     """The record of a statement whose check could not be completed: a failure, not a pass."""
-    blank: Record = {"claims": [], "orders": [], "figure": None, "caption": None, "seconds": 0.0}
+    blank: Record = {"claims": [], "orders": [], "laws": [], "figure": None, "caption": None, "seconds": 0.0}
     text: Record = {"name": name, "title": title, "text": "", "source": "", "not_checked": ""}
     return {**text, **blank, "verdict": "fails", "error": reason}
 

@@ -18,7 +18,8 @@ from rdm_jax.claims.certify import (
     certify_suspects,
     counterexample,
 )
-from rdm_jax.claims.claim import Claim, Order, Statement
+from rdm_jax.claims.claim import Claim, Law, Order, Statement
+from rdm_jax.claims.law import law
 from rdm_jax.claims.order import order
 from rdm_jax.claims.search import CheckResult, SearchResult, Worst, ablate, attack, check
 
@@ -182,10 +183,24 @@ def _order_record(asymptotic: Order, seed: int) -> Record:
     }
 
 
+def _law_record(empirical: Law, seed: int) -> Record:
+    result = law(empirical, seed=seed)
+    return {
+        "name": empirical.name,
+        "statement": empirical.statement,
+        "trials": result.trials,
+        "held": result.held,
+        "frequency": result.frequency,
+        "interval": list(result.interval),
+        "exceptions": [_plain(exception) for exception in result.exceptions],
+        "verdict": "observed",
+    }
+
+
 def verify_statement(
     statement: Statement, *, budget: Budget, seed: int = 0, progress: Progress = lambda stage: None
 ) -> Record:
-    """Everything about one statement: its claims, its orders, the numbers of its figure, and the verdict.
+    """Everything about one statement: its claims, orders and laws, the numbers of its figure, and the verdict.
 
     The record is ready for JSON and, but for ``seconds``, the same for the same seed on the same machine.
     """
@@ -196,10 +211,14 @@ def verify_statement(
     for asymptotic in statement.orders:
         progress(f"{asymptotic.name}: order")
         orders.append(_order_record(asymptotic, seed))
+    laws = []
+    for empirical in statement.laws:
+        progress(f"{empirical.name}: law")
+        laws.append(_law_record(empirical, seed))
     progress(f"{statement.name}: figure")
     figure = dict(statement.figure.record(seed)) if statement.figure else None
-    verdicts = {part["verdict"] for part in parts + orders}
-    verdict = next(v for v in ("fails", "undecided", "holds") if v in verdicts)
+    verdicts = {part["verdict"] for part in parts + orders + laws}
+    verdict = next(v for v in ("fails", "undecided", "holds", "observed") if v in verdicts)
     return {
         "name": statement.name,
         "title": statement.title,
@@ -208,6 +227,7 @@ def verify_statement(
         "not_checked": statement.not_checked,
         "claims": parts,
         "orders": orders,
+        "laws": laws,
         "figure": figure,
         "caption": statement.figure.caption if statement.figure else None,
         "verdict": verdict,

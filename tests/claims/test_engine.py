@@ -188,12 +188,68 @@ def test_a_missed_order_fails_the_statement():
     assert verify_statement(statement, budget=SMALL)["verdict"] == "fails"
 
 
+def test_a_law_is_a_frequency_with_its_interval_and_its_exceptions():
+    result = claims.law(toys.HALVES)
+    assert result.trials == 1000
+    assert result.frequency == result.held / 1000
+    assert result.interval[0] < 0.5 < result.interval[1]
+    assert len(result.exceptions) == 5
+    margins = [exception.margin for exception in result.exceptions]
+    assert margins == sorted(margins)
+    assert margins[-1] < 0
+    for margin, pair in result.exceptions:
+        assert margin == pytest.approx(float(pair.large - 2 * pair.small))
+
+
+@pytest.mark.parametrize(
+    ("held", "trials", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_intervals_are_those_of_newcombe_1998(held, trials, low, high):
+    assert claims.wilson_interval(held, trials) == pytest.approx((low, high), abs=5e-5)
+    assert claims.wilson_interval(trials - held, trials) == pytest.approx((1 - high, 1 - low), abs=5e-5)
+
+
+@pytest.mark.parametrize(("held", "trials"), [(0, 0), (3, 2), (-1, 2)])
+def test_no_frequency_without_trials(held, trials):
+    with pytest.raises(ValueError, match="a frequency needs"):
+        claims.wilson_interval(held, trials)
+
+
+def test_a_law_passes_no_statement_and_fails_none():
+    never = claims.Law("never", "", lambda seed: (-np.ones(7), example.Pair(np.arange(7.0), np.zeros(7))))
+    alone = dataclasses.replace(toys.STATEMENT, claims=(), orders=(), laws=(never,))
+    record = verify_statement(alone, budget=SMALL)
+    assert record["verdict"] == "observed"
+    (law,) = record["laws"]
+    assert (law["trials"], law["held"], law["frequency"], law["interval"][0]) == (7, 0, 0.0, 0.0)
+    assert law["exceptions"][0] == {"margin": -1.0, "instance": {"large": 0.0, "small": 0.0}}
+    beside = dataclasses.replace(toys.STATEMENT, laws=(never,))
+    assert verify_statement(beside, budget=SMALL)["verdict"] == "holds"
+    failing = dataclasses.replace(alone, orders=(dataclasses.replace(toys.SQUARE_ROOT, slope=1.0),))
+    assert verify_statement(failing, budget=SMALL)["verdict"] == "fails"
+
+
+@pytest.mark.parametrize(
+    ("margins", "words"),
+    [
+        (np.zeros(0), "at least one"),
+        (np.array([1.0, math.nan]), r"1 of 2 trials have no margin"),
+        (1.0, "at least one"),
+    ],
+)
+def test_a_law_that_was_not_measured_is_an_error(margins, words):
+    broken = claims.Law("broken", "", lambda seed: (margins, ()))
+    with pytest.raises(ValueError, match=words):
+        claims.law(broken)
+
+
 def test_claims_that_could_not_fail_are_refused():
     with pytest.raises(ValueError, match="nothing could be checked"):
         toys.variant(conclusions=())
     with pytest.raises(ValueError, match=r"drops \['typo'\]"):
         toys.variant(ablations=(Ablation("reversed", "", drops=("typo",)),))
-    with pytest.raises(ValueError, match="neither a claim nor an order"):
+    with pytest.raises(ValueError, match="no claim, no order and no law"):
         dataclasses.replace(toys.STATEMENT, claims=(), orders=())
 
 

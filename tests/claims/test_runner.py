@@ -35,6 +35,11 @@ SLOW = HEADER + (
     "import time\nfrom rdm_jax.claims import Figure\n"
     "STATEMENT = dataclasses.replace(STATEMENT, name='slow', figure=Figure('', lambda seed: time.sleep(300), None))\n"
 )
+LAW = HEADER + ("STATEMENT = dataclasses.replace(STATEMENT, name='law', claims=(), orders=(), laws=(HALVES,))\n")
+UNMEASURED = HEADER + (
+    "lost = dataclasses.replace(HALVES, measure=lambda seed: (jnp.array([jnp.nan]), ()))\n"
+    "STATEMENT = dataclasses.replace(STATEMENT, name='lost', claims=(), orders=(), laws=(lost,))\n"
+)
 DYING = HEADER + (
     "import os\nfrom rdm_jax.claims import Figure\n"
     "STATEMENT = dataclasses.replace(STATEMENT, name='dying', figure=Figure('', lambda seed: os._exit(9), None))\n"
@@ -83,11 +88,12 @@ def test_all_hold_and_the_numbers_depend_on_the_seed_alone(tmp_path):
     [
         (FALSE, 1, "slope 1.990, claimed 1"),
         (OPEN, 3, "margins are undecided"),
+        (UNMEASURED, 1, "1 of 1 trials have no margin (NaN)"),
         (DYING, 1, "the worker process died (exit code 9)"),
         ("STATEMENT = 3\n", 2, "must define STATEMENT"),
         ("import no_such_module\n", 2, "does not import: ModuleNotFoundError"),
     ],
-    ids=["false", "undecided", "dying", "no statement", "import error"],
+    ids=["false", "undecided", "unmeasured", "dying", "no statement", "import error"],
 )
 def test_exit_codes_and_their_sentences(tmp_path, source, code, words):
     (tmp_path / "own.py").write_text(source)
@@ -95,6 +101,19 @@ def test_exit_codes_and_their_sentences(tmp_path, source, code, words):
     assert done.returncode == code, done.stdout + done.stderr
     assert words in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_law_is_observed_and_shown(tmp_path):
+    (tmp_path / "law.py").write_text(LAW)
+    done = run(tmp_path, tmp_path / "law.py", *TINY, "--out", "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 statement: 1 observed" in done.stdout
+    (law,) = results(tmp_path / "out")["statements"][0]["laws"]
+    frequency = f"{law['frequency']:.1%}"
+    assert re.search(rf"law squares keep order +{frequency} observed", done.stdout)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"{frequency} <small>({law['interval'][0]:.1%} &hellip; {law['interval'][1]:.1%})</small>" in page
+    assert f"{law['exceptions'][0]['margin']:.3g} at" in page
 
 
 @pytest.mark.parametrize(
@@ -148,6 +167,10 @@ def test_list_and_explain(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert own([str(TOYS), "--list"]) == 0
     assert capsys.readouterr().out.split() == ["toy", "squares", "keep", "order"]
+    (tmp_path / "law.py").write_text(LAW)
+    assert own([str(tmp_path / "law.py"), "--explain", "law"]) == 0
+    assert "Law halves. Of two uniform numbers" in capsys.readouterr().out
+    (tmp_path / "law.py").unlink()
     assert own([str(TOYS), "--explain", "toy"]) == 0
     explained = capsys.readouterr().out
     for words in ("Squares of nonnegative numbers", "large >= small", "Not checked. negative numbers", "slope 2"):

@@ -5,9 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 
 from rdm_jax.claims import DomainCondition, Statement, example
-from rdm_jax.claims.example import SQUARE_ROOT, build, margin
+from rdm_jax.claims.example import HALVES, SQUARE_ROOT, build, margin
 
-__all__ = ["SQUARES", "SQUARE_ROOT", "STATEMENT", "build", "jnp", "margin", "variant"]
+__all__ = ["HALVES", "SQUARES", "SQUARE_ROOT", "STATEMENT", "build", "jnp", "margin", "variant"]
 
 
 def raise_domain():

@@ -26,7 +26,7 @@ def run(folder, *arguments):
 
 
 def test_the_worked_example_runs(tmp_path):
-    statement, breaking = blocks("claims.md", "python")
+    statement, breaking, law = blocks("claims.md", "python")
     (command,) = blocks("claims.md", "sh")
     (tmp_path / "noise_raises_rank.py").write_text(statement)
     said = run(tmp_path, *command.split()[1:], *TINY)
@@ -35,11 +35,13 @@ def test_the_worked_example_runs(tmp_path):
     holds, found = run(tmp_path, "-c", breaking).splitlines()
     assert holds == "True"
     assert re.match(r"Counterexample\(conclusion='log effective rank', modes=2, .*margin='-", found)
+    (tmp_path / "random_filter.py").write_text(law)
+    assert "1 statement: 1 observed" in run(tmp_path, "-m", "rdm_jax.claims", "random_filter.py")
 
 
 def test_every_statement_of_the_theory_has_its_file_and_every_file_its_statement():
     theory = (ROOT / "docs" / "theory.md").read_text()
-    tested, later = theory.split("## Stated, not yet tested here")
+    tested, _, later = theory.partition("## Stated, not yet tested here")
     stated = re.findall(r"^\*\*([LTS]\d+) \(", tested, re.M)
     files = find_statements(ROOT / "proofs_numeric")
     assert sorted(stated) == sorted(files)
@@ -54,7 +56,7 @@ def test_statement_files_are_complete():
         for field in ("title", "text", "source", "not_checked"):
             assert getattr(statement, field).strip(), f"{path.name}: {field} is empty"
         assert len(statement.title) <= 30, f"{name}: the title does not fit the table"
-        parts = [part.name for part in (*statement.claims, *statement.orders)]
+        parts = [part.name for part in (*statement.claims, *statement.orders, *statement.laws)]
         assert not names & set(parts), f"{name}: a claim's name belongs to one claim, and so do its random numbers"
         names |= set(parts)
         for claim in statement.claims:
