@@ -130,12 +130,12 @@ def sharpen(temperature: Schedule) -> Transform:
     if not callable(temperature):
         require(temperature > 0, f"temperature must be positive, got {temperature}")
 
-    def inverse(context: Context) -> Scalar | Number:
-        return 1 / _at(temperature, context, "the temperature")
+    def divided(values: Array, context: Context) -> Array:
+        return values / _at(temperature, context, "the temperature", values)
 
     return make_transform(
-        lambda params, state, features, context: (features * inverse(context), state),
-        lambda spectrum, context: jnp.full_like(spectrum, inverse(context)),
+        lambda params, state, features, context: (divided(features, context), state),
+        lambda spectrum, context: divided(jnp.ones_like(spectrum), context),
     )
 
 
@@ -192,7 +192,7 @@ def sinkhorn(iterations: int = 3, epsilon: Schedule = 0.05) -> Transform:
     center = center_features()
 
     def apply(params: dict[str, Any], state: Any, features: Views, context: Context) -> tuple[Views, Any]:
-        scale = _at(epsilon, context, "epsilon")
+        scale = _at(epsilon, context, "epsilon", features)
 
         def one(scores: Views, state: Any) -> tuple[Views, Any]:
             return len(scores) * sinkhorn_knopp(scores, scale, iterations, "columns-first"), state
@@ -201,7 +201,9 @@ def sinkhorn(iterations: int = 3, epsilon: Schedule = 0.05) -> Transform:
 
     def response(spectrum: Spectrum, context: Context) -> Gains | None:
         gains = center.response(spectrum, context)
-        return None if gains is None else gains / (read_width(spectrum, context) * _at(epsilon, context, "epsilon"))
+        return (
+            None if gains is None else gains / (read_width(spectrum, context) * _at(epsilon, context, "epsilon", gains))
+        )
 
     def carry(spectrum: ArrayLike, context: Context) -> Context:
         scaled = sharpen(epsilon).carry(spectrum, center.carry(spectrum, context))
@@ -284,5 +286,6 @@ def without_constant_mode(features: ArrayLike) -> Views:
     return array - jnp.mean(array, axis=-1, keepdims=True)
 
 
-def _at(value: Schedule, context: Context, what: str) -> Scalar | Number:
-    return value(read_epoch(context, what)) if callable(value) else value
+def _at(value: Schedule, context: Context, what: str, beside: Array) -> Scalar:
+    """The value, or a schedule's at the epoch, in the dtype of the array beside it."""
+    return jnp.asarray(value(read_epoch(context, what)) if callable(value) else value, beside.dtype)

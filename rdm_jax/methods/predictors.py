@@ -79,7 +79,7 @@ def mlp_predictor(
         ``linear_predictor``'s; for Gaussian features no other predictor does better.
 
     Raises:
-        ValueError: a width below 1; an unknown activation.
+        ValueError: a width below 1; an unknown activation; float64 features with batch norm.
 
     >>> transform = mlp_predictor((8,), batch_norm=False)
     >>> params, state = transform.init(jax.random.key(0), jnp.zeros((4, 3)))
@@ -94,16 +94,18 @@ def mlp_predictor(
     if any(width < 1 for width in widths):
         raise ValueError(f"hidden layers need at least 1 unit each, got {hidden}")
 
-    def build(d: int, rngs: nnx.Rngs) -> _Perceptron:
-        return _Perceptron(d, widths, activation, batch_norm, rngs=rngs)
+    def build(d: int, dtype: Any, rngs: nnx.Rngs) -> _Perceptron:
+        if normalised and dtype == jnp.float64:
+            raise ValueError("batch norm keeps float32 statistics: pass features in float32, or batch_norm=False")
+        return _Perceptron(d, widths, activation, batch_norm, dtype, rngs=rngs)
 
-    # A graph holds no arrays, so one is made for each width and serves under any trace.
+    # A graph holds no arrays, so that one made for a width serves under any trace.
     @functools.cache
-    def graph(d: int) -> Any:
-        return nnx.graphdef(nnx.eval_shape(lambda: build(d, nnx.Rngs(0))))
+    def graph(d: int, dtype: Any) -> Any:
+        return nnx.graphdef(nnx.eval_shape(lambda: build(d, dtype, nnx.Rngs(0))))
 
     def init(key: PRNGKeyArray, features: Any) -> tuple[dict[str, Any], Any]:
-        network = build(features.shape[-1], nnx.Rngs(key))
+        network = build(features.shape[-1], _dtype(features), nnx.Rngs(key))
         return {name: nnx.to_pure_dict(nnx.state(network, nnx.Param))}, nnx.to_pure_dict(
             nnx.state(network, nnx.BatchStat)
         )
@@ -113,7 +115,7 @@ def mlp_predictor(
             raise ValueError("batch norm needs a Python bool for train: make Context(train=...) inside the jitted step")
 
         def one(view: Views, state: Any) -> tuple[Views, Any]:
-            network = nnx.merge(graph(view.shape[-1]), nnx.State(params[name]), nnx.State(state), copy=True)
+            network = nnx.merge(graph(view.shape[-1], view.dtype), nnx.State(params[name]), nnx.State(state), copy=True)
             output = network(view, use_running_average=not context.train)
             return output, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
@@ -125,11 +127,14 @@ def mlp_predictor(
 class _Perceptron(nnx.Module):
     """Layers by name, so that parameters are a dict of dicts."""
 
-    def __init__(self, d: int, hidden: list[int], activation: str, batch_norm: bool, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, d: int, hidden: list[int], activation: str, batch_norm: bool, dtype: Any, *, rngs: nnx.Rngs
+    ) -> None:
         self.depth, self.activation, self.batch_norm = len(hidden), activation, batch_norm
         for layer, (before, after) in enumerate(zip([d, *hidden], [*hidden, d], strict=True)):
             normalised = batch_norm and layer < len(hidden)
-            setattr(self, f"linear{layer}", nnx.Linear(before, after, use_bias=not normalised, rngs=rngs))
+            linear = nnx.Linear(before, after, use_bias=not normalised, param_dtype=dtype, rngs=rngs)
+            setattr(self, f"linear{layer}", linear)
             if normalised:
                 setattr(self, f"norm{layer}", _batch_norm(after, rngs))
 

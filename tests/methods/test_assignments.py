@@ -36,6 +36,12 @@ def test_teacher_temperature_is_the_published_list():
         linear_schedule(1, 2, 1)
 
 
+def test_a_schedule_keeps_the_precision_of_the_logits(x64):
+    transform = sharpen(linear_schedule(1.0, 2.0, 3))
+    for dtype in (jnp.float32, jnp.float64):
+        assert transform.apply({}, (), jnp.ones((1, 1), dtype), Context(epoch=2))[0].dtype == dtype
+
+
 def test_a_schedule_needs_the_epoch():
     transform = sharpen(linear_schedule(1.0, 2.0, 3))
     assert transform.apply({}, (), jnp.ones((1, 1)), Context(epoch=2))[0].tolist() == [[0.5]]

@@ -61,6 +61,14 @@ def test_batch_norm_needs_to_know_whether_it_trains(rng, key):
         jax.jit(transform.apply)(params, state, views, TRAIN)
 
 
+def test_batch_norm_is_for_single_precision(key, x64):
+    views = jnp.ones((2, 4, 3))
+    with pytest.raises(ValueError, match="pass features in float32, or batch_norm=False"):
+        mlp_predictor((4,)).init(key, views)
+    transform = mlp_predictor((4,), batch_norm=False)
+    assert transform.apply(*transform.init(key, views), views, TRAIN)[0].dtype == jnp.float64
+
+
 def test_initial_parameters_of_many_seeds_at_once(key):
     keys = jax.random.split(key, 3)
     for transform in (mlp_predictor((4,)), linear_predictor(scale=2.0)):

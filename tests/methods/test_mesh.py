@@ -1,0 +1,56 @@
+"""Batches sharded over a mesh give what one device gives: every statistic is that of the global batch."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from rdm_jax.methods import Context, evaluate, get
+
+N, D = 32, 6
+designs = [
+    get("simsiam", hidden=(8,)),
+    get("swav", count=10, queue=48, queue_start=0),
+    get("dino", count=10),
+    get("symsimsiam"),
+    get("rdm_simsiam", side="target"),
+    get("directpred"),
+]
+views = jax.random.normal(jax.random.key(0), (2, N, D)) * jnp.arange(1.0, D + 1) + 0.3
+made = [method.init(jax.random.key(1), views) for method in designs]
+
+def steps(views, made):
+    losses = []
+    for method, (params, states) in zip(designs, made):
+        target_params = method.target_params(params) if method.target_weights == "ema" else None
+        for epoch in range(3):
+            loss = lambda params, states: (lambda out: (out.loss, out.states))(
+                evaluate(method, params, states, views, views, Context(epoch=epoch), target_params=target_params))
+            (value, states), slope = jax.value_and_grad(loss, has_aux=True)(params, states)
+            params = jax.tree.map(lambda leaf, change: leaf - 0.1 * change, params, slope)
+        losses.append((value, states))
+    return losses
+
+assert len(jax.devices()) == 4
+one = jax.jit(steps)(views, made)
+mesh = Mesh(np.array(jax.devices()), ("batch",))
+spread = jax.device_put(views, NamedSharding(mesh, PartitionSpec(None, "batch", None)))
+many = jax.jit(steps)(spread, jax.device_put(made, NamedSharding(mesh, PartitionSpec())))
+for method, alone, sharded in zip(designs, one, many):
+    # Sums in another order differ by rounding, which three steps and a decomposition enlarge.
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5, err_msg=method.name)
+    jax.tree.map(close, alone, sharded)
+print("same")
+"""
+
+
+def test_a_sharded_batch_gives_what_one_device_gives():
+    flags = f"--xla_force_host_platform_device_count=4 {os.environ.get('XLA_FLAGS', '')}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SCRIPT]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "same", result.stderr
