@@ -180,4 +180,4 @@ def _alive(spectrum: ArrayLike) -> tuple[Spectrum, Flag]:
         jnp.all(values >= -rounding(values)),
         "spectrum has a negative value: it must be eigenvalues of a second moment (use rdm_jax.spectra.eigenvalues)",
     )
-    return jnp.maximum(values, 0), jnp.min(values) >= -1e-3 * jnp.max(values)
+    return jnp.maximum(values, 0), jnp.min(values) >= -1e-6 * jnp.max(values)

@@ -14,6 +14,8 @@ from rdm_jax.types import Array, ArrayLike, Bool, Flag, Scalar
 
 __all__ = ["descend", "solve"]
 
+DEFAULT_RTOL = {"float64": 1e-10, "float32": 1e-5}
+
 State = Any  # a pytree of floating arrays
 Args = Any  # a pytree of numbers and arrays, all of which may be traced
 Field = Callable[[Any, State, Args], State]
@@ -65,11 +67,11 @@ def solve(
     """
     start, numbers, valid = _read(state, args)
     grid, increasing = _read_times(times, start)
-    _inspect(field, record, grid[0], start, numbers)
-    relative = as_floating(_default_rtol(grid) if rtol is None else rtol, "rtol").astype(grid.dtype)
+    _compare_structures(field, record, grid[0], start, numbers)
+    relative = as_floating(DEFAULT_RTOL[str(grid.dtype)] if rtol is None else rtol, "rtol").astype(grid.dtype)
     absolute = relative / 100 if atol is None else as_floating(atol, "atol").astype(grid.dtype)
     outcome = _integrate(field, record, max_steps, start, numbers, grid, relative, absolute, valid & increasing)
-    return require_success(outcome, args)
+    return _concluded(outcome, field, grid[0], start, numbers)
 
 
 def descend(
@@ -115,8 +117,10 @@ def descend(
     require(positive, f"learning_rate must be positive and finite, got {learning_rate}")
     if every < 1 or steps < 1 or steps % every:
         raise ValueError(f"every must divide steps, both at least 1; got every={every}, steps={steps}")
-    _inspect(field, record, jnp.zeros_like(rate), start, numbers)
-    return require_success(_descend(field, record, steps, every, start, numbers, rate, valid & positive), args)
+    origin = jnp.zeros_like(rate)
+    _compare_structures(field, record, origin, start, numbers)
+    outcome = _descend(field, record, steps, every, start, numbers, rate, valid & positive)
+    return _concluded(outcome, field, origin, start, numbers)
 
 
 def _read(state: State, args: Args) -> tuple[State, Args, Flag]:
@@ -153,10 +157,8 @@ def _read_times(times: ArrayLike, start: State) -> tuple[Array, Flag]:
     return grid, increasing
 
 
-def _inspect(field: Field, record: Record | None, time: Array, start: State, args: Args) -> None:
-    """Let the field speak up about its input, and hold its derivative and the record against what they must be."""
-    if not is_traced(time, *jax.tree.leaves((start, args))):
-        field(time, start, args)
+def _compare_structures(field: Field, record: Record | None, time: Array, start: State, args: Args) -> None:
+    """Hold the field's derivative and the record against what they must be."""
     derivative = jax.eval_shape(field, time, start, args)
     wanted, got = (jax.tree.map(lambda leaf: f"{leaf.dtype}{leaf.shape}", tree) for tree in (start, derivative))
     if wanted != got:
@@ -167,12 +169,11 @@ def _inspect(field: Field, record: Record | None, time: Array, start: State, arg
             raise ValueError("record must return floating arrays, which can be NaN after a failure; convert the others")
 
 
-def _default_rtol(grid: Array) -> float:
-    return 1e-10 if grid.dtype == jnp.float64 else 1e-5
-
-
-def _state_itself(time: Any, state: State, args: Args) -> State:
-    return state
+def _concluded(outcome: Solution, field: Field, time: Array, start: State, args: Args) -> Solution:
+    """The solution, unless it failed; then the field is asked for its own words first."""
+    if not is_traced(outcome.result) and int(outcome.result) == INVALID:
+        field(time, start, args)
+    return require_success(outcome, args)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -188,13 +189,10 @@ def _integrate(
     valid: Flag,
 ) -> Solution:
     # Zeros in place of an invalid start or NaN parameters: the stepper would try them until its limit.
-    start, args = jax.tree.map(lambda leaf: jnp.where(valid, leaf, 0), (start, args))
+    start, numbers = jax.tree.map(lambda leaf: jnp.where(valid, leaf, 0), (start, args))
     grid = jnp.where(valid, grid, jnp.arange(len(grid), dtype=grid.dtype))
     smallest = 16 * jnp.finfo(grid.dtype).eps * jnp.max(jnp.abs(grid))
-    saved = (
-        diffrax.SubSaveAt(ts=grid, fn=record or _state_itself),
-        diffrax.SubSaveAt(t1=True, fn=lambda t, y, args: t),
-    )
+    steps = diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest, force_dtmin=False)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         diffrax.Dopri8(),
@@ -202,54 +200,55 @@ def _integrate(
         grid[-1],
         None,
         start,
-        args,
-        saveat=diffrax.SaveAt(subs=saved),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest, force_dtmin=False),
+        numbers,
+        saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=grid), diffrax.SubSaveAt(t1=True, fn=lambda t, y, args: t))),
+        # a step ends at every time of the record, whose accuracy then is that of the steps
+        stepsize_controller=diffrax.ClipStepSizeController(steps, step_ts=grid),
         max_steps=max_steps,
         throw=False,
     )
-    kept, (reached,) = solution.ys
+    states, (reached,) = solution.ys
     held = jnp.isfinite(solution.ts[0])
     ended = (solution.result == diffrax.RESULTS.successful) & held[-1]
     limited = solution.result == diffrax.RESULTS.max_steps_reached
-    outcome = jnp.where(ended, REACHED, jnp.where(limited, STEP_LIMIT, NOT_FINITE))
+    started = valid & (reached > grid[0])
+    outcome = jnp.where(ended, REACHED, jnp.where(limited, STEP_LIMIT, jnp.where(started, NOT_FINITE, INVALID)))
     return Solution(
         times=poison(grid, valid),
-        record=_blank(kept, held & valid),
+        record=_recorded(record, grid, states, numbers, held & valid),
         result=jnp.where(valid, outcome, INVALID).astype(jnp.int32),
         reached=poison(reached, valid),
         steps=solution.stats["num_steps"],
     )
 
 
-def _blank(record: Any, held: Bool[Array, " times"]) -> Any:
-    """NaN wherever the record does not hold."""
-    return jax.tree.map(lambda leaf: jnp.where(jnp.expand_dims(held, range(1, leaf.ndim)), leaf, jnp.nan), record)
+def _recorded(record: Record | None, times: Array, states: State, args: Args, held: Bool[Array, " times"]) -> Any:
+    """The record of every time, NaN where it was not reached; made after the loop, which would make it every step."""
+    kept = states if record is None else jax.vmap(record, (0, 0, None))(times, states, args)
+    return jax.tree.map(lambda leaf: jnp.where(jnp.expand_dims(held, range(1, leaf.ndim)), leaf, jnp.nan), kept)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _descend(
     field: Field, record: Record | None, steps: int, every: int, start: State, args: Args, rate: Scalar, valid: Flag
 ) -> Solution:
-    keep = record or _state_itself
-
     def step(number: Array, state: State) -> State:
         derivative = field(number * rate, state, args)
         return jax.tree.map(lambda value, slope: value + rate * slope, state, derivative)
 
-    def stretch(state: State, number: Array) -> tuple[State, tuple[Any, Flag]]:
-        finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]).all()
-        return jax.lax.fori_loop(number, number + every, step, state), (keep(number * rate, state, args), finite)
+    def stretch(state: State, number: Array) -> tuple[State, State]:
+        return jax.lax.fori_loop(number, number + every, step, state), state
 
-    last, (kept, held) = jax.lax.scan(stretch, start, jnp.arange(0, steps, every))
-    _, (final, finite) = stretch(last, jnp.array(steps))
-    held = valid & jnp.cumprod(jnp.append(held, finite)).astype(bool)
-    kept = jax.tree.map(lambda early, late: jnp.concatenate([early, late[None]]), kept, final)
-    times = rate * jnp.arange(0, steps + 1, every)
+    numbers = jnp.arange(0, steps + 1, every)
+    last, early = jax.lax.scan(stretch, start, numbers[:-1])
+    states = jax.tree.map(lambda first, final: jnp.concatenate([first, final[None]]), early, last)
+    finite = jax.vmap(lambda state: jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state)]).all())
+    held, times = valid & jnp.cumprod(finite(states)).astype(bool), numbers * rate
+    started = valid & held[min(1, steps // every)]
     return Solution(
-        times=times,
-        record=_blank(kept, held),
-        result=jnp.where(valid, jnp.where(held[-1], REACHED, NOT_FINITE), INVALID).astype(jnp.int32),
+        times=poison(times, valid),
+        record=_recorded(record, times, states, args, held),
+        result=jnp.where(held[-1], REACHED, jnp.where(started, NOT_FINITE, INVALID)).astype(jnp.int32),
         reached=poison(times[jnp.maximum(jnp.sum(held) - 1, 0)], valid),
         steps=jnp.array(steps),
     )

@@ -17,7 +17,8 @@ ADVICE = {
     STEP_LIMIT: "that is the limit of steps: raise max_steps, end earlier, or loosen rtol and atol",
     NOT_FINITE: "the state blows up or the field is not finite there: end earlier, change the parameters, or take "
     "smaller discrete steps",
-    INVALID: "the start, the parameters or the times were invalid: call solve without jit and vmap to see which",
+    INVALID: "the start, the parameters or the times are invalid, or the field is not finite at the start: call it "
+    "without jit and vmap to see which",
 }
 
 
@@ -28,9 +29,9 @@ class IntegrationError(RuntimeError):
 class Solution(NamedTuple):
     """What ``solve`` or ``descend`` leaves: T times and a record at each; leading axes appear under ``jax.vmap``.
 
-    ``result``: 0 the end was reached; 1 the limit of steps was; 2 the state blows up, or the field is not finite; 3 the
-    start, the parameters or the times were invalid. ``reached``: the time up to which the record holds; later records
-    are NaN. ``steps``: how many were tried.
+    ``result``: 0 the end was reached; 1 the limit of steps was; 2 the state blows up, or the field is not finite on the
+    way; 3 the start, the parameters or the times are invalid. ``reached``: the time up to which the record holds; later
+    records are NaN. ``steps``: how many were tried.
     """
 
     times: Float[Array, "*batch times"]
