@@ -1,0 +1,60 @@
+"""Training: encoders, data whose view noise is known, one step for every method, and theory beside what is measured.
+
+``make_step`` trains, ``train`` does so many times in one scan, ``probe`` measures and predicts, also in other people's
+loops, and ``probe_state`` does so for a run.
+"""
+
+from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
+from rdm_jax.training.measure import Moments, measure, merge
+from rdm_jax.training.monitor import Velocities, mode_rates, probe_state, velocities
+from rdm_jax.training.networks import Encoded, Encoder, encode_views, mlp_encoder, module_encoder
+from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
+from rdm_jax.training.step import (
+    Params,
+    Pass,
+    Target,
+    TrainState,
+    ema_schedule,
+    forward,
+    init_state,
+    make_step,
+    train,
+)
+
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "Followed",
+    "InputMoments",
+    "LatentModel",
+    "LossKind",
+    "Moments",
+    "Params",
+    "Pass",
+    "Predicted",
+    "Record",
+    "StageRecord",
+    "Target",
+    "TrainState",
+    "Velocities",
+    "ema_schedule",
+    "encode_views",
+    "follow",
+    "forward",
+    "init_state",
+    "input_moments",
+    "latent_model",
+    "loss_kind",
+    "make_step",
+    "measure",
+    "merge",
+    "mlp_encoder",
+    "mode_rates",
+    "module_encoder",
+    "probe",
+    "probe_state",
+    "read",
+    "train",
+    "two_views",
+    "velocities",
+]

@@ -1,0 +1,375 @@
+"""What theory says of a batch of outputs, beside what is measured: pure, jit-able, and of use in any training loop.
+
+z are the features that the online branch starts from (what enters the predictor, the filter or the softmax), p its
+output, t the target's output for the other view, all (2, n, d) for the two views of n samples. Everything is read
+from second moments, so that batches may be accumulated: ``read(merge(measure(...), measure(...)))``.
+
+The predicted growth rates are those of *free* features: they would hold if z itself took gradient steps. A network
+moves z through its parameters, so that an empirical kernel, which theory does not know, scales the rate of each mode
+and mixes modes. Judge them by rank correlation, or by explained variance after one scale factor, against shuffled
+modes.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rdm_jax import theory
+from rdm_jax._checks import rounding
+from rdm_jax.methods import (
+    Context,
+    Loss,
+    Method,
+    byol_loss,
+    cross_entropy,
+    mean_field_cosine,
+    negative_cosine,
+    squared_error,
+)
+from rdm_jax.spectra import (
+    MomentAccumulator,
+    effective_rank,
+    eigensystem,
+    eigenvalues,
+    low_pass_index,
+    null_effective_rank,
+)
+from rdm_jax.training.measure import Moments, measure
+from rdm_jax.types import Array, ArrayLike, Flag, Gains, Moment, Scalar, Spectrum
+
+__all__ = [
+    "Followed",
+    "LossKind",
+    "Predicted",
+    "Record",
+    "StageRecord",
+    "follow",
+    "loss_kind",
+    "probe",
+    "read",
+]
+
+
+class StageRecord(NamedTuple):
+    """Eigenvalues of a second moment, its effective rank ("eig"), that of the covariance, and the null level.
+
+    ``null``: what as many isotropic Gaussian samples would show; a rank near it can't be told from full rank.
+    """
+
+    eigenvalues: Spectrum
+    rank: Scalar
+    centered_rank: Scalar
+    null: Scalar
+
+
+class Predicted(NamedTuple):
+    """What the method's own responses predict; NaN where theory is silent.
+
+    ``online_gains``, ``target_gains``: in the eigenbasis of the online and of the target features. ``rank_difference``:
+    erank(target) - erank(online) from them and the measured spectra of the features.
+    """
+
+    online_gains: Gains
+    target_gains: Gains
+    rank_difference: Scalar
+
+
+class Record(NamedTuple):
+    """One probe. Modes are eigenvectors of C_z = E[z z^T], largest eigenvalue first, unless another basis is named.
+
+    ``rank_difference``: erank(target) - erank(online). ``filter``: sqrt(v^T C_p v / lambda) and ``alignment``:
+    cos(C_p v, v), both in the *target's* eigenbasis, 0 and NaN in null directions; ``low_pass``: the filter's index.
+    ``vectors``: the modes, in columns. ``signal``: m. ``isotropy``: effective rank of the view noise C_z - C_m over d,
+    1 where it is isotropic. ``gains``: g, the filter from z to p. ``theta``: t's pull on each mode over g (S1; for a
+    target h z it is h m / (lambda g)). ``rates``: r of free features, common factor included, and ``entropy_rate``:
+    dH/dt from them.
+    """
+
+    online: StageRecord
+    target: StageRecord
+    features: StageRecord
+    stages: dict[str, StageRecord]
+    rank_difference: Scalar
+    filter: Gains
+    low_pass: Scalar
+    alignment: Spectrum
+    vectors: Moment
+    signal: Spectrum
+    isotropy: Scalar
+    gains: Gains
+    theta: Gains
+    rates: Gains
+    entropy_rate: Scalar
+    predicted: Predicted
+
+
+class LossKind(NamedTuple):
+    """How theory sees a loss: "cosine" or "squared", its factor on all rates, and how its gradient reaches z.
+
+    ``direct``: whether it passes as by the identity, so that a rate lacks the leading gain g.
+    """
+
+    name: str
+    factor: float = 1.0
+    direct: bool = False
+
+
+class Followed(NamedTuple):
+    """Growth of each mode until the next probe.
+
+    ``growth``: log lambda(after) - log lambda(before). ``kept``: whether the mode was found again: one eigenvector
+    has more than half of its squared length. ``successor``: which one.
+    """
+
+    growth: Spectrum
+    kept: Flag
+    successor: Array
+
+
+# The softmax and its cross-entropy: the gradient in the logits is p - t over the temperature, whatever p is.
+_KINDS: dict[Loss, LossKind] = {
+    negative_cosine: LossKind("cosine"),
+    mean_field_cosine: LossKind("cosine"),
+    byol_loss: LossKind("cosine", 2.0),
+    squared_error: LossKind("squared"),
+    cross_entropy: LossKind("squared", direct=True),
+}
+
+
+def loss_kind(method: Method) -> LossKind:
+    """How theory sees the loss of a method, with the factor of its pairs.
+
+    Args:
+        method: from ``rdm_jax.methods.get``.
+
+    Returns:
+        The kind.
+
+    Raises:
+        ValueError: a loss that theory does not know.
+
+    >>> from rdm_jax.methods import get
+    >>> loss_kind(get("byol"))  # 2 - 2 cos, summed over the pairs
+    LossKind(name='cosine', factor=4.0, direct=False)
+    """
+    if method.loss not in _KINDS:
+        known = ", ".join(loss.__name__ for loss in _KINDS)
+        raise ValueError(
+            f"theory knows no growth rates for the loss of {method.name}; pass kind=, or use one of {known}"
+        )
+    kind = _KINDS[method.loss]
+    return kind._replace(factor=kind.factor * (2 if method.pairs == "sum" else 1))
+
+
+def probe(
+    online: ArrayLike | Callable[[Any], Array],
+    target: ArrayLike | Callable[[Any], Array],
+    *,
+    inputs: Any = None,
+    features: ArrayLike | None = None,
+    target_features: ArrayLike | None = None,
+    stages: Mapping[str, ArrayLike] | None = None,
+    method: Method | None = None,
+    kind: LossKind | None = None,
+    context: Context | None = None,
+) -> Record:
+    """Measure both branches on a fixed set of samples, and predict beside it.
+
+    Args:
+        online: p (2, n, d) for two views, or (n, d) for one (view noise is then unknown, and what depends on it NaN);
+            or a function of one view's inputs.
+        target: t, likewise, in the same order of views: pairing it with the other view is done here.
+        inputs: the two views' inputs, if ``online`` and ``target`` are functions.
+        features: z, what the online branch starts from; None: the target's output is it.
+        target_features: what the target branch starts from; None: z.
+        stages: other features to record, (2, n, .) or (n, .), by name.
+        method: whose responses are to be predicted; None: the predictions are NaN.
+        kind: of the loss; None: the method's, or without one the cosine.
+        context: what else is known (epoch, ridge, progress); ``signal``, ``mean`` and ``width`` are measured here, and
+            ``samples`` is n unless it is given.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: outputs of different shapes, of fewer than two samples, or functions without inputs.
+
+    >>> z = jnp.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> record = probe(z * jnp.array([[1.0, 0.5]]), z)
+    >>> [round(float(gain), 4) for gain in record.filter], round(float(record.low_pass), 4)
+    ([1.0, 0.5], 1.0)
+
+    Source: docs/theory.md T3, S1, S4 and the table of growth rates; Zhuo et al. 2023 for the alignment.
+    """
+    outputs = [_output(branch, inputs, name) for branch, name in ((online, "online"), (target, "target"))]
+    z = outputs[1] if features is None else features
+    moments = measure(*outputs, features=z, target_features=target_features, stages=stages, method=method)
+    given = context or Context()
+    known = given._replace(samples=given.samples or jnp.asarray(z).shape[-2])
+    return read(moments, method=method, kind=kind, context=known)
+
+
+def read(
+    moments: Moments,
+    *,
+    method: Method | None = None,
+    kind: LossKind | None = None,
+    context: Context | None = None,
+) -> Record:
+    """The record that belongs to the moments.
+
+    Args:
+        moments: of ``measure`` or ``merge``.
+        method: as for ``probe``.
+        kind: as for ``probe``.
+        context: as for ``probe``.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: a loss that theory does not know.
+
+    >>> z = jnp.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> float(read(measure(z, z, features=z)).rank_difference)
+    0.0
+
+    Source: docs/theory.md T3, S1, S4 and the table of growth rates.
+    """
+    how = kind or (LossKind("cosine") if method is None else loss_kind(method))
+    given = context or Context()
+    return _read(moments, given._replace(train=True, samples=None), method, how, given.samples)
+
+
+def follow(before: Record, after: Record) -> Followed:
+    """Each mode's growth between two probes, followed by its eigenvector and not by its rank in order.
+
+    Args:
+        before: one record, or several on leading axes.
+        after: as many, of the same features later.
+
+    Returns:
+        Followed, for each pair of records.
+
+    >>> z = jnp.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> crossed = follow(probe(z, z), probe(z[:, ::-1] * 1.0, z * jnp.array([[0.25, 1.0]])))
+    >>> crossed.successor.tolist(), [round(float(x), 4) for x in crossed.growth]  # 2 log 0.25
+    ([1, 0], [-2.7726, 0.0])
+    """
+    overlap = jnp.einsum("...ji,...jk->...ik", before.vectors, after.vectors, precision="highest") ** 2
+    successor = jnp.argmax(overlap, axis=-1)
+    reached = jnp.take_along_axis(after.features.eigenvalues, successor, axis=-1)
+    start = before.features.eigenvalues
+    alive = (start > 0) & (reached > 0)
+    growth = jnp.where(alive, jnp.log(jnp.where(alive, reached, 1) / jnp.where(alive, start, 1)), 0)
+    return Followed(growth, alive & (jnp.max(overlap, axis=-1) > 0.5), successor)
+
+
+def _output(branch: ArrayLike | Callable[[Any], Array], inputs: Any, name: str) -> ArrayLike:
+    if not callable(branch):
+        return branch
+    if inputs is None:
+        raise ValueError(f"{name} is a function: pass the two views it is to be applied to, inputs=(first, second)")
+    return jnp.stack([branch(view) for view in inputs])
+
+
+# Compiled as one: where a quantity is undefined it is NaN, and the others stand.
+@partial(jax.jit, static_argnames=("method", "kind", "samples"))
+def _read(moments: Moments, context: Context, method: Method | None, kind: LossKind, samples: int | None) -> Record:
+    online, target, features = (_stage(moments, side) for side in (moments.online, moments.target, moments.features))
+    spectrum, vectors = _modes(moments.features.moment())
+    gains = _gains(_along(moments.online.moment(), vectors), spectrum)
+    signal, pull = spectrum - _along(moments.noise.moment(), vectors), _along(moments.pull, vectors)
+    rates = _growth(spectrum, gains, pull, kind) * _factor(moments, kind)
+    known = context._replace(train=True, samples=samples, width=len(vectors))
+    return Record(
+        online,
+        target,
+        features,
+        {name: _stage(moments, stage) for name, stage in moments.stages.items()},
+        target.rank - online.rank,
+        *_filter(moments),
+        vectors,
+        signal,
+        _isotropy(moments),
+        gains,
+        theory.wiener_threshold(spectrum, online_gains=gains, signal=pull),
+        rates,
+        theory.entropy_rate(spectrum, rates),
+        _predict(moments, spectrum, vectors, method, known._replace(signal=jnp.maximum(signal, 0))),
+    )
+
+
+def _stage(moments: Moments, stage: MomentAccumulator) -> StageRecord:
+    values, centered = (_supported(eigenvalues(stage.moment(center=center))) for center in (False, True))
+    null = null_effective_rank(moments.rows, values.shape[-1])
+    return StageRecord(values, effective_rank(values), effective_rank(centered), null)
+
+
+def _modes(moment: Moment) -> tuple[Spectrum, Moment]:
+    values, vectors = eigensystem(moment)
+    return _supported(values), vectors
+
+
+def _supported(values: Spectrum) -> Spectrum:
+    """Eigenvalues within rounding of 0 are 0: theory then leaves them out."""
+    return jnp.where(values > rounding(values), values, 0)
+
+
+def _along(moment: Moment, vectors: Moment) -> Array:
+    return jnp.sum(vectors * jnp.matmul(moment, vectors, precision="highest"), axis=0)
+
+
+def _gains(power: Array, spectrum: Spectrum) -> Gains:
+    on = spectrum > 0
+    return jnp.where(on, jnp.sqrt(jnp.maximum(power, 0) / jnp.where(on, spectrum, 1)), 0)
+
+
+def _growth(spectrum: Spectrum, gains: Gains, pull: Array, kind: LossKind) -> Gains:
+    rates = theory.growth_rates(spectrum, online_gains=gains, signal=pull, loss=kind.name)
+    return jnp.where(gains > 0, rates / jnp.where(gains > 0, gains, 1), 0) if kind.direct else rates
+
+
+def _factor(moments: Moments, kind: LossKind) -> Scalar | float:
+    if kind.name == "squared":
+        return kind.factor
+    sizes = jnp.trace(moments.online.moment()) * jnp.trace(moments.target.moment())
+    return kind.factor / jnp.sqrt(sizes)
+
+
+def _filter(moments: Moments) -> tuple[Gains, Scalar, Spectrum]:
+    """Of the online output in the target's eigenbasis: gains, their low-pass index, and the alignment."""
+    spectrum, vectors = _modes(moments.target.moment())
+    image = jnp.matmul(moments.online.moment(), vectors, precision="highest")
+    power = jnp.sum(vectors * image, axis=0)
+    gains, length = _gains(power, spectrum), jnp.linalg.norm(image, axis=0)
+    defined = (spectrum > 0) & (length > 0)
+    alignment = jnp.where(defined, power / jnp.where(defined, length, 1), jnp.nan)
+    return gains, low_pass_index(gains, spectrum), alignment
+
+
+def _isotropy(moments: Moments) -> Scalar:
+    noise = _supported(eigenvalues(moments.noise.moment()))
+    return effective_rank(noise) / noise.shape[-1]
+
+
+def _predict(
+    moments: Moments, spectrum: Spectrum, vectors: Moment, method: Method | None, context: Context
+) -> Predicted:
+    unknown = jnp.full_like(spectrum, jnp.nan)
+    if method is None:
+        return Predicted(unknown, unknown, unknown[0])
+    their_spectrum, their_vectors = _modes(moments.target_features.moment())
+    ours = context._replace(mean=_rotated(vectors, moments.features.mean))
+    theirs = context._replace(signal=None, mean=_rotated(their_vectors, moments.target_features.mean))
+    found = [method.online_response(spectrum, ours), method.target_response(their_spectrum, theirs)]
+    gains, target_gains = (unknown if one is None else one for one in found)
+    ranks = [effective_rank(g**2 * values) for g, values in ((target_gains, their_spectrum), (gains, spectrum))]
+    return Predicted(gains, target_gains, ranks[0] - ranks[1])
+
+
+def _rotated(vectors: Moment, mean: Array) -> Array:
+    return jnp.matmul(vectors.T, mean, precision="highest")
