@@ -191,7 +191,8 @@ def _integrate(
     # Zeros in place of an invalid start or NaN parameters: the stepper would try them until its limit.
     start, numbers = jax.tree.map(lambda leaf: jnp.where(valid, leaf, 0), (start, args))
     grid = jnp.where(valid, grid, jnp.arange(len(grid), dtype=grid.dtype))
-    smallest = 16 * jnp.finfo(grid.dtype).eps * jnp.max(jnp.abs(grid))
+    # Far below rounding: to land on a time may take a step as short as that, but to stall takes shorter ones.
+    smallest = jnp.finfo(grid.dtype).eps ** 2 * jnp.max(jnp.abs(grid))
     steps = diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest, force_dtmin=False)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
