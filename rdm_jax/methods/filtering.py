@@ -25,14 +25,14 @@ _NAMED: dict[str, Callable[..., Filter]] = {
 }
 
 
-def filtering(filter: Filter | str, *, side: str, method: str = "exact", scale: str = "batch") -> Transform:
+def filtering(filter: Filter, *, side: str, method: str = "exact", scale: str = "batch") -> Transform:
     """A spectral filter, for each view over its whole batch: singular values s become g(s) s.
 
     Online the operator is a constant and gradients reach the features; on the target side there is no gradient. See
     ``rdm_jax.filters.apply`` for all of it.
 
     Args:
-        filter: such as ``rdm_jax.filters.power(-0.5)``, or its name ``"power:-0.5"``.
+        filter: such as ``rdm_jax.filters.power(-0.5)``; ``parse_filter`` makes one from its name.
         side: ``"online"`` or ``"target"``.
         method: ``"exact"`` or ``"matmul"``.
         scale: ``"batch"``: the gain is g(s) of the raw batch's singular values; ``"sample"``: g(s / sqrt(n)).
@@ -44,7 +44,7 @@ def filtering(filter: Filter | str, *, side: str, method: str = "exact", scale: 
     Raises:
         ValueError: not a filter; an unknown side, method or scale; a filter that ``"matmul"`` does not cover.
 
-    >>> transform = filtering("power:1", side="online")
+    >>> transform = filtering(filters.power(1), side="online")
     >>> transform.apply({}, (), jnp.array([[3.0, 0.0], [0.0, 2.0]]), Context())[0].round(4).tolist()
     [[9.0, 0.0], [0.0, 4.0]]
     >>> [round(float(gain), 4) for gain in transform.response([9.0, 4.0], Context(samples=4))]  # s = sqrt(4 lambda)
@@ -52,25 +52,24 @@ def filtering(filter: Filter | str, *, side: str, method: str = "exact", scale: 
 
     Source: Zhuo et al. 2023; docs/theory.md T1, T2.
     """
-    gain = parse_filter(filter) if isinstance(filter, str) else filter
     # Options are checked now and not at the first step.
     jax.eval_shape(
-        lambda features: filters.apply(gain, features, side=side, method=method, scale=scale),
+        lambda features: filters.apply(filter, features, side=side, method=method, scale=scale),
         jax.ShapeDtypeStruct((2, 2), jnp.float32),
     )
 
     def apply(params: dict[str, Any], state: Any, features: Views, context: Context) -> tuple[Views, Any]:
         def one(view: Views, state: Any) -> tuple[Views, Any]:
-            return filters.apply(gain, view, side=side, method=method, scale=scale), state
+            return filters.apply(filter, view, side=side, method=method, scale=scale), state
 
         return each_view(one, features, state)
 
     def response(spectrum: Spectrum, context: Context) -> Gains | None:
         if scale == "sample":
-            return gain.gains(jnp.sqrt(spectrum))
+            return filter.gains(jnp.sqrt(spectrum))
         if context.samples is None:
             return None
-        return gain.gains(jnp.sqrt(context.samples * spectrum), context.samples)
+        return filter.gains(jnp.sqrt(context.samples * spectrum), context.samples)
 
     return make_transform(apply, response, side=side, stops=side == "target")
 

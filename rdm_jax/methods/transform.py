@@ -155,11 +155,12 @@ def chain(*transforms: Transform) -> Transform:
     sides = {transform.side for transform in transforms} - {None}
     if len(sides) > 1:
         raise ValueError("this chain has a transform for the online side and one for the target side; split it in two")
+    steps = _Chain(transforms)
     return Transform(
-        functools.partial(_chain_init, transforms),
-        functools.partial(_chain_apply, transforms),
-        functools.partial(_chain_response, transforms),
-        functools.partial(_chain_carry, transforms),
+        steps.init,
+        steps.apply,
+        steps.response,
+        steps.carry,
         names=tuple(names),
         side=sides.pop() if sides else None,
         stops=any(transform.stops for transform in transforms),
@@ -298,50 +299,52 @@ def read_signal(spectrum: ArrayLike, context: Context) -> Spectrum | None:
     return None if context.signal is None else as_floating(context.signal, "signal")
 
 
-def _chain_init(transforms: tuple[Transform, ...], key: PRNGKeyArray, features: Any) -> tuple[dict[str, Any], Any]:
-    params: dict[str, Any] = {}
-    states = []
-    for transform, one in zip(transforms, jax.random.split(key, max(len(transforms), 1)), strict=False):
-        made, state = transform.init(one, features)
-        features = _output_shape(transform, made, state, features)
-        params |= made
-        states.append(state)
-    return params, tuple(states)
+class _Chain:
+    """The functions of a chain."""
+
+    def __init__(self, transforms: tuple[Any, ...]) -> None:
+        self.transforms: tuple[Transform, ...] = transforms
+
+    def init(self, key: PRNGKeyArray, features: Any) -> tuple[dict[str, Any], Any]:
+        params: dict[str, Any] = {}
+        states = []
+        for number, transform in enumerate(self.transforms):
+            made, state = transform.init(jax.random.fold_in(key, number), features)
+            features = _output_shape(transform, made, state, features)
+            params |= made
+            states.append(state)
+        return params, tuple(states)
+
+    def apply(self, params: dict[str, Any], state: Any, features: ArrayLike, context: Context) -> tuple[Outputs, Any]:
+        output, states = _as_views(features), []
+        for transform, before in zip(self.transforms, state, strict=True):
+            own = {name: params[name] for name in transform.names}
+            output, after = transform.apply(own, before, output, context)
+            states.append(after)
+        return output, tuple(states)
+
+    def response(self, spectrum: ArrayLike, context: Context) -> Gains | None:
+        values, valid = as_spectrum(spectrum)
+        total = jnp.ones_like(values)
+        for transform in self.transforms:
+            gains = transform.response(values, context)
+            if gains is None:
+                return None
+            context = transform.carry(values, context)
+            total, values = total * gains, gains**2 * values
+        return poison(total, valid[..., None])
+
+    def carry(self, spectrum: ArrayLike, context: Context) -> Context:
+        values, _ = as_spectrum(spectrum)
+        for transform in self.transforms:
+            gains = transform.response(values, context)
+            context = transform.carry(values, context)
+            if gains is None:
+                return context
+            values = gains**2 * values
+        return context
 
 
 def _output_shape(transform: Transform, params: dict[str, Any], state: Any, features: Any) -> jax.ShapeDtypeStruct:
     shape = jax.ShapeDtypeStruct(features.shape, features.dtype)
     return jax.eval_shape(lambda z: transform.apply(params, state, z, Context(epoch=0.0))[0], shape)
-
-
-def _chain_apply(
-    transforms: tuple[Transform, ...], params: dict[str, Any], state: Any, features: ArrayLike, context: Context
-) -> tuple[Outputs, Any]:
-    output, states = _as_views(features), []
-    for transform, before in zip(transforms, state, strict=True):
-        own = {name: params[name] for name in transform.names}
-        output, after = transform.apply(own, before, output, context)
-        states.append(after)
-    return output, tuple(states)
-
-
-def _chain_steps(
-    transforms: tuple[Transform, ...], spectrum: ArrayLike, context: Context
-) -> tuple[Gains | None, Context]:
-    values, valid = as_spectrum(spectrum)
-    total = jnp.ones_like(values)
-    for transform in transforms:
-        gains = transform.response(values, context)
-        context = transform.carry(values, context)
-        if gains is None:
-            return None, context
-        total, values = total * gains, gains**2 * values
-    return poison(total, valid[..., None]), context
-
-
-def _chain_response(transforms: tuple[Transform, ...], spectrum: ArrayLike, context: Context) -> Gains | None:
-    return _chain_steps(transforms, spectrum, context)[0]
-
-
-def _chain_carry(transforms: tuple[Transform, ...], spectrum: ArrayLike, context: Context) -> Context:
-    return _chain_steps(transforms, spectrum, context)[1]

@@ -7,7 +7,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = """
-import jax, jax.numpy as jnp, numpy as np
+import functools, jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rdm_jax.methods import Context, evaluate, get
 
@@ -16,7 +16,6 @@ designs = [
     get("simsiam", hidden=(8,)),
     get("swav", count=10, queue=48, queue_start=0),
     get("dino", count=10),
-    get("symsimsiam"),
     get("rdm_simsiam", side="target"),
     get("directpred"),
 ]
@@ -24,16 +23,19 @@ views = jax.random.normal(jax.random.key(0), (2, N, D)) * jnp.arange(1.0, D + 1)
 made = [method.init(jax.random.key(1), views) for method in designs]
 
 def steps(views, made):
-    losses = []
-    for method, (params, states) in zip(designs, made):
-        target_params = method.target_params(params) if method.target_weights == "ema" else None
-        for epoch in range(3):
-            loss = lambda params, states: (lambda out: (out.loss, out.states))(
-                evaluate(method, params, states, views, views, Context(epoch=epoch), target_params=target_params))
-            (value, states), slope = jax.value_and_grad(loss, has_aux=True)(params, states)
-            params = jax.tree.map(lambda leaf, change: leaf - 0.1 * change, params, slope)
-        losses.append((value, states))
-    return losses
+    run = lambda method, start: jax.lax.scan(functools.partial(step, method, views), start, jnp.arange(3))
+    return list(map(run, designs, made))
+
+def step(method, views, carry, epoch):
+    params, states = carry
+    target_params = method.target_params(params) if method.target_weights == "ema" else None
+
+    def loss(params):
+        out = evaluate(method, params, states, views, views, Context(epoch=epoch), target_params=target_params)
+        return out.loss, out.states
+
+    (value, states), slope = jax.value_and_grad(loss, has_aux=True)(params)
+    return (jax.tree.map(lambda leaf, change: leaf - 0.1 * change, params, slope), states), value
 
 assert len(jax.devices()) == 4
 one = jax.jit(steps)(views, made)

@@ -13,6 +13,7 @@ from rdm_jax.methods import (
     METHODS,
     Context,
     Method,
+    States,
     chain,
     cross_entropy,
     evaluate,
@@ -259,30 +260,47 @@ def test_published_sizes():
 
 def test_published_ranges():
     rows = jax.random.normal(jax.random.key(1), (N, D))
-    for name, least, most in (("rdm_simsiam", -1, 1), ("rdm_byol", 0, 8)):
-        method = get(name, filter="identity")
+    for name, least, most in (("simsiam", -1, 1), ("byol", 0, 8)):
+        method = get(name, hidden=())
+        params = {"predictor": {"linear0": {"kernel": jnp.eye(D), "bias": jnp.zeros(D)}}}
         target_params = {} if method.target_weights == "ema" else None
         for sign, bound in ((1, least), (-1, most)):
             views = jnp.stack([rows, sign * rows])
-            _, states = method.init(jax.random.key(0), views)
-            out = evaluate(method, {}, states, views, views, Context(), target_params=target_params)
+            states = method.init(jax.random.key(0), views)[1]
+            out = evaluate(method, params, states, views, views, Context(), target_params=target_params)
             assert float(out.loss) == pytest.approx(bound, abs=1e-5)
+
+
+@pytest.mark.parametrize(("pairs", "value"), [("mean", 3.0), ("sum", 6.0)])
+def test_pairs_are_of_a_view_with_the_other_one(pairs, value):
+    plain = dict(name="own", online=identity(), target=stop_gradient(), measured=("p", "t"), pairs=pairs)
+    own = Method(**plain, loss=lambda p, t: (p * t).mean())
+    views = jnp.stack([jnp.full((2, 1), 1.0), jnp.full((2, 1), 3.0)])
+    out = evaluate(own, {}, States(((), ()), ((), ())), views, views, Context())
+    assert float(out.loss) == value
 
 
 def test_predicted_responses_start_after_the_head():
     spectrum, context = [4.0, 1.0], Context(noise=0.5, samples=9, width=K, mean=[0.0, 0.6], epoch=0)
     sizes = {"swav": {"count": K}, "dino": {"count": K}}
-    names = ("simsiam", "swav", "dino", "rdm_simsiam", "symsimsiam")
+    names = ("simsiam", "swav", "dino", "symsimsiam")
     online = {name: get(name, **sizes.get(name, {})).online_response(spectrum, context).tolist() for name in names}
     assert online["simsiam"] == pytest.approx([0.875, 0.5])
     assert online["swav"] == online["dino"] == pytest.approx([1 / (0.1 * K)] * 2)
-    assert online["rdm_simsiam"] == pytest.approx([6.0, 3.0]) and online["symsimsiam"] == [1.0, 1.0]
+    assert online["symsimsiam"] == [1.0, 1.0]
     swav = get("swav", count=K).target_response(spectrum, context)
     np.testing.assert_allclose(swav, [1 / (0.05 * K), 0.8 / (0.05 * K)], rtol=1e-5)
     dino = get("dino", count=K).target_response(spectrum, context)
     np.testing.assert_allclose(dino, [1 / (0.04 * K), 0.8 / (0.04 * K)], rtol=1e-5)
-    rdm = get("rdm_byol", side="target").target_response(spectrum, context)
-    np.testing.assert_allclose(rdm, [6**-0.5, 3**-0.5], rtol=1e-5)
+
+
+def test_predicted_responses_of_filters_are_on_their_side():
+    spectrum, context = [4.0, 1.0], Context(samples=9)
+    assert get("rdm_simsiam").online_response(spectrum, context).tolist() == pytest.approx([6.0, 3.0])
+    assert get("rdm_simsiam").target_response(spectrum, context).tolist() == [1.0, 1.0]
+    rdm = get("rdm_byol", side="target")
+    np.testing.assert_allclose(rdm.target_response(spectrum, context), [6**-0.5, 3**-0.5], rtol=1e-5)
+    assert rdm.online_response(spectrum, context).tolist() == [1.0, 1.0]
 
 
 def test_controls_say_that_they_are():
