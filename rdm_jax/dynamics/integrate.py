@@ -176,6 +176,19 @@ def _concluded(outcome: Solution, field: Field, time: Array, start: State, args:
     return require_success(outcome, args)
 
 
+class Stepping(diffrax.ClipStepSizeController):  # type: ignore[misc]
+    """Ends a step at every time of the record, whose accuracy then is that of the steps; and notices a stall.
+
+    A step that lands on a time may be as short as rounding. One that is refused may not: then none can succeed.
+    """
+
+    def adapt_step_size(self, t0: Any, t1: Any, *rest: Any) -> Any:
+        """As that of the parent, with another result for a stall."""
+        kept, *following, result = super().adapt_step_size(t0, t1, *rest)
+        stalled = jnp.logical_not(kept) & (t1 - t0 <= 16 * jnp.finfo(t1.dtype).eps * jnp.abs(t1))
+        return kept, *following, diffrax.RESULTS.where(stalled, diffrax.RESULTS.dt_min_reached, result)
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _integrate(
     field: Field,
@@ -191,9 +204,9 @@ def _integrate(
     # Zeros in place of an invalid start or NaN parameters: the stepper would try them until its limit.
     start, numbers = jax.tree.map(lambda leaf: jnp.where(valid, leaf, 0), (start, args))
     grid = jnp.where(valid, grid, jnp.arange(len(grid), dtype=grid.dtype))
-    # Far below rounding: to land on a time may take a step as short as that, but to stall takes shorter ones.
+    # At t = 0, where no step is short relative to t, this is what ends a stall.
     smallest = jnp.finfo(grid.dtype).eps ** 2 * jnp.max(jnp.abs(grid))
-    steps = diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest, force_dtmin=False)
+    adaptive = diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest, force_dtmin=False)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
         diffrax.Dopri8(),
@@ -203,8 +216,7 @@ def _integrate(
         start,
         numbers,
         saveat=diffrax.SaveAt(subs=(diffrax.SubSaveAt(ts=grid), diffrax.SubSaveAt(t1=True, fn=lambda t, y, args: t))),
-        # a step ends at every time of the record, whose accuracy then is that of the steps
-        stepsize_controller=diffrax.ClipStepSizeController(steps, step_ts=grid),
+        stepsize_controller=Stepping(adaptive, step_ts=grid),  # type: ignore[arg-type, call-arg]
         max_steps=max_steps,
         throw=False,
     )

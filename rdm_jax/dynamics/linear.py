@@ -88,13 +88,13 @@ def aligned_branches(modes: Eigenmodes, left: ArrayLike, right: ArrayLike) -> Br
 def random_branches(
     key: PRNGKeyArray, features: int, inputs: int, *, scale: ArrayLike = 0.1, design: LinearDesign | None = None
 ) -> Branches:
-    """A generic small start: independent normal entries, W of size scale / sqrt(k), W_p of scale / sqrt(d); W_a = W.
+    """A generic small start: independent normal entries of variance scale^2 / k in W, scale^2 / d in W_p; W_a = W.
 
     Args:
         key: a jax random key.
         features: d.
         inputs: k.
-        scale: > 0, the typical size of what a unit vector is mapped to.
+        scale: > 0, what the singular values of both matrices are of the order of.
         design: which branches there are; by default a learned predictor and no moving average. For a symmetric
             predictor W_p starts symmetric.
 
