@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rdm_jax._checks import as_floating, as_spectrum, poison
+from rdm_jax._checks import as_floating, as_spectrum, poison, require
 from rdm_jax.types import Array, ArrayLike, Gains, Outputs, PRNGKeyArray, Scalar, Spectrum, Views
 
 __all__ = ["Context", "Transform", "chain", "identity", "isotropic", "make_transform", "stop_gradient"]
@@ -295,7 +295,9 @@ def read_signal(spectrum: ArrayLike, context: Context) -> Spectrum | None:
     if context.signal is not None and context.noise is not None:
         raise ValueError("the context has both signal and noise, and m = lambda - nu: give one of them")
     if context.noise is not None:
-        return jnp.maximum(as_floating(spectrum, "spectrum") - as_floating(context.noise, "noise"), 0)
+        noise = as_floating(context.noise, "noise")
+        require(noise >= 0, f"noise is a variance in the unit of the spectrum and must be >= 0, got {context.noise}")
+        return poison(jnp.maximum(as_floating(spectrum, "spectrum") - noise, 0), noise >= 0)
     return None if context.signal is None else as_floating(context.signal, "signal")
 
 

@@ -297,5 +297,7 @@ def test_an_invalid_spectrum_is_refused_and_poisoned(key):
         identity().response([1.0, -1.0], Context())
     poisoned = jax.jit(lambda spectrum: identity().response(spectrum, Context()))(jnp.array([1.0, -1.0]))
     assert np.isnan(poisoned).all()
+    with pytest.raises(ValueError, match=r"noise is a variance .* must be >= 0, got -1"):
+        linear_predictor().response(SPECTRUM, Context(noise=-1))
     with pytest.raises(ValueError, match="both signal and noise"):
         linear_predictor().response(SPECTRUM, Context(signal=SPECTRUM, noise=0.1))

@@ -19,8 +19,10 @@ from rdm_jax.methods import (
     linear_predictor,
     make_transform,
     mlp_predictor,
+    negative_cosine,
     parse_filter,
     prototypes,
+    squared_error,
     stop_gradient,
 )
 from rdm_jax.methods.filtering import filter_warnings
@@ -91,8 +93,6 @@ def isoloss_surrogate(z, p, target):
 
 
 def test_isotropic_has_the_gradient_of_isoloss(rng):
-    from rdm_jax.methods import negative_cosine, squared_error
-
     z, target = two_views(rng)
     transform = isotropic(direct_pred())
     state = transform.init(jax.random.key(0), z)[1]
@@ -108,6 +108,19 @@ def test_isotropic_has_the_gradient_of_isoloss(rng):
     np.testing.assert_allclose(squared, (p - target) / len(z), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="no gradient reach the parameters"):
         isotropic(linear_predictor())
+
+
+def test_flow_of_one_sample_under_a_diagonal_predictor():
+    """Published closed forms, cosine loss, no view noise: z' = sum_k l_k (l_k - l_m) z_k^2 z_m / (|Dz|^3 |z|)."""
+    gains, z = jnp.array([0.9, 0.5, 0.2]), jnp.array([[0.3, -0.8, 0.6]])
+    target = z
+    diagonal = make_transform(lambda params, state, z, context: (z * gains[None], state), lambda *_: None)
+    p, squares = reference.f64(gains * z[0]), reference.f64(z[0]) ** 2
+    scale = np.linalg.norm(p) ** 3 * np.linalg.norm(z)
+    flow = np.array([sum(gains * (gains - gain) * squares) for gain in reference.f64(gains)]) * z[0] / scale
+    for transform, slowed in ((isotropic(diagonal), 1), (diagonal, gains)):
+        loss = lambda z, transform=transform: negative_cosine(transform.apply({}, (), z, TRAIN)[0], target)  # noqa: E731
+        np.testing.assert_allclose(-jax.jit(jax.grad(loss))(z)[0], flow * slowed, rtol=1e-4, atol=1e-6)
 
 
 def test_prototypes_have_unit_rows_and_are_frozen_for_their_epochs(rng):
