@@ -13,6 +13,7 @@ import dataclasses
 import html
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,15 @@ __all__ = ["Experiment", "Finding", "Outcome", "Part", "PartError", "Tell", "mai
 
 _RESULTS = "results.json"
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "numpy", "diffrax", "flax", "optax", "matplotlib")
+
+# XLA's CPU runtime can wait for itself forever when batched decompositions run side by side in its pool of threads.
+_SAFE = "--xla_cpu_multi_thread_eigen=false"
+# The last optimisations take longer than small problems run.
+_QUICK = (
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false "
+    "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1 "
+    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
+)
 
 Tell = Callable[[str, float], None]  # what is being done, and the share of the part that is finished
 
@@ -75,13 +85,17 @@ class Part(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """Parts under one title; ``about`` says in a sentence or two what they are about. ``float64``: run in 64 bits."""
+    """Parts under one title; ``about`` says in a sentence or two what they are about.
+
+    ``float64``: run in 64 bits. ``quick``: compile faster, to slower programs, on a CPU: for many small problems.
+    """
 
     name: str
     title: str
     about: str
     parts: Sequence[Part]
     float64: bool = False
+    quick: bool = False
 
 
 class PartError(RuntimeError):
@@ -119,6 +133,9 @@ def main(experiment: Experiment, presets: Mapping[str, Options], arguments: Sequ
     except commandline.UsageError as error:
         commandline.complain(error)
         return commandline.BAD_USAGE
+    # before jax starts its backend, which reads them; the user's come last and win
+    flags = (_SAFE, _QUICK) if experiment.quick else (_SAFE,)
+    os.environ["XLA_FLAGS"] = " ".join((*flags, os.environ.get("XLA_FLAGS", "")))
     console = Console(width=None if sys.stdout.isatty() else 100)
     results = _results(experiment, options)
     stopped = _run(parts, options, folder, results, console, experiment.float64)
@@ -262,7 +279,7 @@ def _finish(part: Part, options: Options, folder: Path, tell: Tell) -> dict[str,
     record: dict[str, Any] = {"title": part.title, "caption": part.caption}
     try:
         outcome = part.compute(options, tell)
-    except PartError as error:
+    except RuntimeError as error:  # of a part, of an integration, or out of memory
         return record | {"findings": [], "remarks": [], "error": str(error)}
     record |= plain({"findings": list(outcome.findings), "remarks": outcome.remarks, "data": outcome.data})
     image = plotting.render(part.draw, json.loads(reporting.dumps(record))["data"], size=part.size)
