@@ -114,8 +114,9 @@ def _filtered(filter: Filter, features: Features, online: bool, per_sample: bool
     constant = jax.lax.stop_gradient(features)
     function = functools.partial(_gains, filter, features.shape[0], per_sample)
     values, vectors = _decomposed(filter, function, constant, online)
-    alive = values > _cut(features) * values[0]
-    gains = poison(jnp.where(alive, function(values), 0), jnp.isfinite(values[0]))
+    largest = jnp.max(values)
+    gains = jnp.where(values > _cut(features) * largest, function(values), 0)
+    gains = poison(gains, jnp.isfinite(largest))
     operator = product(vectors * gains[None], vectors.T)
     if not online:
         features = constant
@@ -155,7 +156,7 @@ def _is_gentle(filter: Filter) -> bool:
 def _gram_is_enough(function: Function, values: Spectrum, wide: bool, online: bool) -> Flag:
     """Whether the Gram matrix's error, eps * s_max^2, keeps the bounds that ``apply`` states, to first order."""
     eps = float(jnp.finfo(values.dtype).eps)
-    top = values[0]
+    top = jnp.max(values)
     # Below the floor the values are noise, and so is the side of the cut they fall on: the worst is assumed.
     floored = jnp.maximum(values, eps**0.5 * top)
     noisy = values < 4 * eps**0.5 * top

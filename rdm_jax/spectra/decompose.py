@@ -138,7 +138,7 @@ def right_singular(features: Features) -> tuple[Float[Array, " k"], Float[Array,
 
 
 def small_side(features: Features) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
-    """Singular values, largest first, and singular vectors on the smaller side; no checks.
+    """Singular values, in either order, and singular vectors on the smaller side; no checks.
 
     The vectors are left ones in the columns of (n, n) if n < d, else right ones in the columns of (d, d).
     """
@@ -153,7 +153,7 @@ def small_side_by_gram(features: Features) -> tuple[Float[Array, " k"], Float[Ar
     tall = _tall(features)
     gram = jnp.matmul(tall.T, tall, precision="highest")
     vectors, values = jax.lax.linalg.eigh(gram, symmetrize_input=False)
-    return jnp.sqrt(jnp.maximum(values[::-1], 0)), vectors[:, ::-1]
+    return jnp.sqrt(jnp.maximum(values, 0)), vectors
 
 
 def _tall(features: Features) -> Float[Array, "long short"]:
@@ -237,15 +237,20 @@ def _eigenvalues_jvp(primals: tuple[Moment], tangents: tuple[Moment]) -> tuple[A
 @jax.jit
 def _tall_svd(tall: Features) -> tuple[Spectrum, Moment]:
     """Singular values and right singular vectors (in columns) of a matrix with n >= d."""
-    # QR first: LAPACK's svd of a tall matrix, as XLA calls it, asks for an (n, n) workspace.
-    square = jnp.linalg.qr(tall, mode="r") if tall.shape[0] > tall.shape[1] else tall
-    _, values, rows = jnp.linalg.svd(square, full_matrices=False)
-    return values, rows.T
+    # Of the transpose: LAPACK reads and writes columns, so that neither the input nor the vectors need a copy.
+    vectors, values, _ = jnp.linalg.svd(_square(tall).T, full_matrices=False)
+    return values, vectors
+
+
+def _square(tall: Features) -> Moment:
+    """A (d, d) matrix with the same singular values and right singular vectors."""
+    # LAPACK's svd of a tall matrix, as XLA calls it, asks for an (n, n) workspace.
+    return jnp.linalg.qr(tall, mode="r") if tall.shape[0] > tall.shape[1] else tall
 
 
 @jax.custom_jvp
 def _singular_values(tall: Features) -> Spectrum:
-    return _tall_svd(tall)[0]
+    return jnp.linalg.svd(_square(tall), compute_uv=False)
 
 
 @_singular_values.defjvp
