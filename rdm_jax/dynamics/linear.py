@@ -162,13 +162,15 @@ def branch_field(design: LinearDesign) -> Field:
     return field
 
 
-def assemble(design: LinearDesign, state: Branches, now: Instant, head: Moment, back: Array) -> Branches:
+def assemble(design: LinearDesign, state: Branches, now: Instant, head: Moment | None, back: Array) -> Branches:
     """The derivative, from minus the loss's gradients with respect to W_p and W."""
-    if design.predictor == "symmetric":
-        head = symmetric(head)
     alpha, eta, beta = now.numbers.predictor_rate, now.numbers.weight_decay, now.numbers.target_rate
-    learned = None if state.predictor is None else poison(alpha * head - eta * state.predictor, now.valid)
-    lag = None if state.target is None else poison(beta * (now.encoder - state.target), now.valid)
+    learned = lag = None
+    if state.predictor is not None and head is not None:
+        pull = symmetric(head) if design.predictor == "symmetric" else head
+        learned = poison(alpha * pull - eta * state.predictor, now.valid)
+    if state.target is not None:
+        lag = poison(beta * (now.encoder - state.target), now.valid)
     return Branches(learned, poison(back - eta * now.encoder, now.valid), lag)
 
 

@@ -90,7 +90,7 @@ def _compact(args: Any, index: tuple[int, ...], batch: tuple[int, ...]) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(args):
         value = np.asarray(leaf)
         if index and value.shape[: len(batch)] == batch:
-            value = value[index]
+            value = np.asarray(value[index])
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         parts.append(f"{name}={_brief(value)}" if name else _brief(value))
     return ", ".join(parts) or "none given"
