@@ -2,19 +2,25 @@
 
 Ours: ``feature_effective_rank``, and ``filters.apply`` with the gradient of <Y, G>. Theirs, in float32 as well: the
 singular values, and the entropy of their squares; the SVD Z = U S V^T, the d x d operator W = V g(S) V^T, the product
-Z W, and the gradient G W (in torch by its autograd, with W constant): the formulas of the published code. All get the
-same threads and take turns, after a pause in which the others' idle threads fall asleep. A ratio is theirs over ours.
+Z W, and the gradient G W (in torch by its autograd, with W constant): the formulas of the published code.
+
+Each side runs in processes of its own and they take turns, because a library's idle threads go on spinning for a
+while, each on a core that the next would need. LAPACK's threads do so within a side too, and gain nothing on small
+matrices. So each side gets all threads or one for LAPACK (torch: for everything), whichever is faster in a first try.
+A ratio is theirs over ours.
 """
 
+import importlib.util
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 
 import jax
@@ -25,15 +31,12 @@ import tyro
 from rdm_jax.filters import Filter, apply, power
 from rdm_jax.spectra import feature_effective_rank
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
+TORCH = importlib.util.find_spec("torch") is not None
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-SHAPES = [(256, 256), (256, 2048), (4096, 2048), (100000, 512)]
-# This setting makes NumPy slow on some processors, which would flatter us; it acts when NumPy is imported.
+LAPACK_THREADS = ["OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+# This setting makes LAPACK slow on some processors, NumPy's most of all, which would flatter us.
 CORETYPE = "OPENBLAS_CORETYPE"
+SHAPES = [(256, 256), (256, 2048), (4096, 2048), (100000, 512)]
 QUICK_SHAPES = [(32, 32), (32, 128)]
 GOAL = ("filter power(1.0)", (256, 2048))
 Task = Callable[[], object]
@@ -60,6 +63,9 @@ def ours(filter: Filter | None, array: np.ndarray, cotangent: np.ndarray) -> Tas
 
 def by_torch(filter: Filter | None, array: np.ndarray, cotangent: np.ndarray) -> Task:
     """The same by torch."""
+    import torch  # here, as the other sides need not wait for it
+
+    torch.set_num_threads(int(os.environ[LAPACK_THREADS[0]]))
     z, g = torch.tensor(array, requires_grad=True), torch.tensor(cotangent)
 
     def rank():
@@ -93,43 +99,77 @@ def by_numpy(filter: Filter | None, array: np.ndarray, cotangent: np.ndarray) ->
     return both if filter else rank
 
 
-PEERS = {"torch": by_torch, "numpy": by_numpy} if torch else {"numpy": by_numpy}
+PEERS = {"torch": by_torch, "numpy": by_numpy} if TORCH else {"numpy": by_numpy}
+SIDES = {"ours": ours, **PEERS}
+Processes = dict[int, ProcessPoolExecutor]  # of one side, by the number of LAPACK's threads
+current: dict[str, Task] = {}  # what this process repeats, if it belongs to a side
 
 
-def timed(task: Task) -> float:
+def start(threads: int) -> ProcessPoolExecutor:
+    """A process with this many threads for LAPACK, which reads the setting when it is loaded."""
+    os.environ.update(dict.fromkeys(LAPACK_THREADS, str(threads)))
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    pool.submit(os.getpid).result()
+    return pool
+
+
+def prepare(side: str, filter: Filter | None, shape: tuple[int, int], seed: int) -> list[np.ndarray]:
+    """Make a side's task the current one; returns what it computes, as products with a fixed vector."""
+    forget()
+    current["task"] = SIDES[side](filter, *features(shape, seed))
+    arrays = [np.atleast_1d(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(current["task"]())]
+    return [array @ np.cos(np.arange(array.shape[-1])) for array in arrays]
+
+
+def forget() -> None:
+    """Free the memory of the current task."""
+    current.clear()
+
+
+def timed() -> float:
     """Seconds of one call; of a short one the fastest of several, since interruptions only ever slow it down."""
     time.sleep(0.25)
     times = []
     while not times or (sum(times) < 0.2 and len(times) < 7):
         start = time.perf_counter()
-        task()
+        current["task"]()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def measure(filter: Filter | None, shape: tuple[int, int], rounds: int, seed: int) -> dict[str, list[float]]:
-    """Seconds of each side, a number a round; the results must agree first."""
-    operands = features(shape, seed)
-    tasks = {name: make(filter, *operands) for name, make in {"ours": ours, **PEERS}.items()}
-    results = {name: task() for name, task in tasks.items()}
-    for name, result in results.items():
-        for mine, other in zip(jax.tree.leaves(results["ours"]), jax.tree.leaves(result), strict=True):
-            error = np.linalg.norm(mine - np.asarray(other)) / np.linalg.norm(mine)
+def ready(processes: Processes, side: str, *problem) -> tuple[int, list[np.ndarray]]:
+    """Prepare one side; returns the number of LAPACK's threads that makes it faster, and what it computes."""
+    results = [process.submit(prepare, side, *problem).result() for process in processes.values()]
+    tries = {threads: process.submit(timed).result() for threads, process in processes.items()}
+    fastest = min(tries, key=tries.get)
+    for threads in set(processes) - {fastest}:
+        processes[threads].submit(forget).result()
+    return fastest, results[0]
+
+
+def measure(sides: dict[str, Processes], filter: Filter | None, shape: tuple[int, int], rounds: int, seed: int) -> dict:
+    """Seconds of each side, a number a round, and its LAPACK's threads; the results must agree first."""
+    prepared = {side: ready(processes, side, filter, shape, seed) for side, processes in sides.items()}
+    for side, (_, result) in prepared.items():
+        for mine, other in zip(prepared["ours"][1], result, strict=True):
+            error = np.linalg.norm(mine - other) / np.linalg.norm(mine)
             if not error < 2e-3:
-                raise RuntimeError(f"{name} differs from ours at {shape} for {filter} by {error:.1e}")
-    turns = [{name: timed(task) for name, task in tasks.items()} for _ in range(rounds)]
-    return {name: [turn[name] for turn in turns] for name in tasks}
+                raise RuntimeError(f"{side} differs from ours at {shape} for {filter} by {error:.1e}")
+    threads = {side: number for side, (number, _) in prepared.items()}
+    turns = [{side: sides[side][threads[side]].submit(timed).result() for side in sides} for _ in range(rounds)]
+    return {"seconds": {side: [turn[side] for turn in turns] for side in sides}, "lapack_threads": threads}
 
 
-def row(what: str, shape: tuple[int, int], seconds: dict[str, list[float]]) -> dict:
-    """The medians and the ratios of the rounds: their median and their range."""
+def row(what: str, shape: tuple[int, int], measured: dict) -> dict:
+    """The measurement with the ratios of its rounds: their median and their range."""
+    ours = measured["seconds"]["ours"]
     ratios = {
-        peer: [theirs / mine for theirs, mine in zip(seconds[peer], seconds["ours"], strict=True)] for peer in PEERS
+        peer: [theirs / mine for theirs, mine in zip(measured["seconds"][peer], ours, strict=True)] for peer in PEERS
     }
     return {
         "what": what,
         "shape": shape,
-        "seconds": seconds,
+        **measured,
         "ratio": {peer: statistics.median(values) for peer, values in ratios.items()},
         "range": {peer: [min(values), max(values)] for peer, values in ratios.items()},
     }
@@ -137,16 +177,19 @@ def row(what: str, shape: tuple[int, int], seconds: dict[str, list[float]]) -> d
 
 def line(result: dict) -> str:
     """One line of the table."""
-    cells = [f"{result['what']:19} {'{} x {}'.format(*result['shape']):>12}"]
-    cells.append(f"{1e3 * statistics.median(result['seconds']['ours']):9.1f}")
+    cells = [f"{result['what']:19} {'{} x {}'.format(*result['shape']):>12}", time_of(result, "ours")]
     for peer in ("torch", "numpy"):
         if peer in result["ratio"]:
             low, high = result["range"][peer]
-            median = 1e3 * statistics.median(result["seconds"][peer])
-            cells.append(f"{median:9.1f} {result['ratio'][peer]:6.1f} ({low:.1f} to {high:.1f})".ljust(31))
+            cells.append(f"{time_of(result, peer)} {result['ratio'][peer]:6.1f} ({low:.1f} to {high:.1f})".ljust(31))
         else:
             cells.append("        -      -".ljust(31))
     return "  ".join(cells).rstrip()
+
+
+def time_of(result: dict, side: str) -> str:
+    """Median milliseconds, and the number of LAPACK's threads."""
+    return f"{1e3 * statistics.median(result['seconds'][side]):9.1f}/{result['lapack_threads'][side]}"
 
 
 def evidence(rounds: int, seed: int) -> dict:
@@ -164,8 +207,7 @@ def evidence(rounds: int, seed: int) -> dict:
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "numpy")},
-        "torch": torch.__version__ if torch else None,
-        CORETYPE: os.environ.get(f"REMOVED_{CORETYPE}", "not set"),
+        "torch": version("torch") if TORCH else None,
         "commit": git.stdout.strip() or None,
         "rounds": rounds,
         "seed": seed,
@@ -181,36 +223,29 @@ def main(quick: bool = False, out: pathlib.Path | None = None, rounds: int = 5, 
         rounds: Turns of each side.
         seed: Of the features.
     """
-    jax.config.update("jax_platforms", "cpu")
-    if torch:
-        torch.set_num_threads(THREADS)
-    else:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.pop(CORETYPE, None)
+    if not TORCH:
         print("torch is missing, and so are its columns: pip install -e '.[bench]'")
+    sides = {side: {threads: start(threads) for threads in ({1} if quick else {1, THREADS})} for side in SIDES}
     about = evidence(1 if quick else rounds, seed)
     print("  ".join(f"{name}: {value}" for name, value in about.items()))
-    print(f"{'':19} {'shape':>12}  {'ours ms':>9}  {'torch ms':>9}  ratio{'':15}  {'numpy ms':>9}  ratio")
+    print("Milliseconds / threads of LAPACK, and their time over ours:")
+    print(f"{'':19} {'shape':>12}  {'ours':>11}  {'torch':>11}  ratio{'':13}  {'numpy':>11}  ratio")
     results = []
     for what, filter in {"effective rank": None, **{f"filter {f}": f for f in (power(1), power(-0.5))}}.items():
         for shape in QUICK_SHAPES if quick else SHAPES:
-            results.append(row(what, shape, measure(filter, shape, about["rounds"], seed)))
+            results.append(row(what, shape, measure(sides, filter, shape, about["rounds"], seed)))
             print(line(results[-1]), flush=True)
     slower = [f"{r['what']} at {r['shape']}" for r in results if any(ratio < 1 for ratio in r["ratio"].values())]
     print("Slower than a peer: " + (", ".join(slower) or "nothing"))
     for r in results:
-        if (r["what"], r["shape"]) == GOAL and torch:
+        if (r["what"], r["shape"]) == GOAL and TORCH:
             print(f"{GOAL[0]} at {GOAL[1]}: {r['ratio']['torch']:.1f} times as fast as torch; the goal is 10")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "decompositions.json").write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
 
 
-def restart_without(variable: str) -> None:
-    """Start anew without an environment variable, remembering what it was."""
-    os.environ[f"REMOVED_{variable}"] = f"{os.environ.pop(variable)}, removed for this run"
-    os.execv(sys.executable, [sys.executable, *sys.argv])
-
-
 if __name__ == "__main__":
-    if CORETYPE in os.environ:
-        restart_without(CORETYPE)
     tyro.cli(main)
