@@ -1,6 +1,8 @@
 """What all command lines share: options with presets, a folder for the results, a terminal, signals, exit codes."""
 
 import dataclasses
+import difflib
+import itertools
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +81,12 @@ def read(presets: Mapping[str, _Chosen], prog: str, arguments: Sequence[str] | N
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     default = presets.get(_preset(words), next(iter(presets.values())))
-    return tyro.cli(type(default), default=default, args=words, prog=prog)
+    try:
+        return tyro.cli(type(default), default=default, args=words, prog=prog)
+    except SystemExit as ending:
+        if ending.code:
+            _hint(words, default)
+        raise
 
 
 def prepare(out: Path | None, name: str) -> Path:
@@ -173,12 +180,22 @@ def complain(message: object) -> None:
 def _preset(words: Sequence[str]) -> str:
     """What follows the last --preset, right or wrong; tyro judges it."""
     named = ""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         if word == "--preset":
             named = following
         elif word.startswith("--preset="):
             named = word.partition("=")[2]
     return named
+
+
+def _hint(words: Sequence[str], options: Options) -> None:
+    """Name the nearest option for each that does not exist; tyro does so only if it is very near."""
+    known = ["--help", *(f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options))]
+    known += [f"--no-{name[2:]}" for name in known]
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if name.startswith("--") and name not in known:
+            complain(f"there is no {name}; did you mean {difflib.get_close_matches(name, known, n=1, cutoff=0)[0]}?")
 
 
 def _first_free(parent: Path, name: str) -> Path:

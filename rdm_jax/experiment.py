@@ -297,7 +297,7 @@ def _cell(finding: Mapping[str, Any], column: str) -> str:
     if value is None:
         return ""
     spread = f" ± {finding['spread']:.1g}" if column == "measured" and finding["spread"] is not None else ""
-    return f"{value:.3g}{spread}"
+    return f"{value + 0.0:.3g}{spread}"  # + 0.0: no negative zero
 
 
 def _page(results: Mapping[str, Any], folder: Path) -> str:
