@@ -117,8 +117,10 @@ def read_modes(design: FeatureDesign, state: Modes, args: FeatureParameters) -> 
     return ModesNow(
         spectrum=spectrum,
         signal=signal,
-        online=state.gains if state.gains is not None else _gains(design.online, spectrum, signal, args.online),
-        target=_gains(design.target, spectrum, signal, args.target),
+        online=_gains(design.online, "online", spectrum, signal, args.online)
+        if state.gains is None
+        else as_floating(state.gains, "gains"),
+        target=_gains(design.target, "target", spectrum, signal, args.target),
         noise=noise,
         predictor_rate=rate,
         ridge=ridge,
@@ -167,8 +169,13 @@ def _signal(design: FeatureDesign, state: Modes, spectrum: Spectrum, noise: Arra
     return jnp.maximum(spectrum - noise, 0) if design.noise == "persistent" else spectrum
 
 
-def _gains(function: Any, spectrum: Spectrum, signal: Gains, parameters: Any) -> Gains:
-    return jnp.ones_like(spectrum) if function is None else function(spectrum, signal, parameters)
+def _gains(function: Any, side: str, spectrum: Spectrum, signal: Gains, parameters: Any) -> Gains:
+    if function is None:
+        return jnp.ones_like(spectrum)
+    gains = as_floating(function(spectrum, signal, parameters), f"{side} gains")
+    if gains.shape != spectrum.shape:
+        raise ValueError(f"the {side} filter must give one gain per mode, {spectrum.shape}; it gave {gains.shape}")
+    return gains
 
 
 def _alive(spectrum: ArrayLike) -> tuple[Spectrum, Flag]:

@@ -16,7 +16,7 @@ from rdm_jax.dynamics.integrate import Record
 from rdm_jax.dynamics.linear import Branches, Instant, LinearParameters, branch_field, read_instant
 from rdm_jax.dynamics.samples import SampleParameters, read_samples, sample_branch_field
 from rdm_jax.dynamics.views import Outputs, ViewFeatures, moment_of, outputs_of, read_views
-from rdm_jax.spectra import effective_rank, eigensystem, eigenvalues
+from rdm_jax.spectra import effective_rank, eigensystem
 from rdm_jax.types import Array, Batched, Features, Gains, Moment, Scalar, Spectrum
 
 __all__ = ["Statistics", "branch_statistics", "eigenmode_statistics", "feature_statistics", "mode_statistics"]
@@ -199,7 +199,7 @@ def _of_moments(moments: Moments, rates: Callable[[Moment, Spectrum, Gains, Gain
     )
     passed = jnp.maximum(diagonal_in(target_basis, moments.online), 0)
     gains = jnp.sqrt(_quotient(passed, jnp.where(levels > rounding(levels), levels, 0)))
-    signal, outputs = diagonal_in(basis, moments.cross), eigenvalues(symmetric(moments.online))
+    signal, outputs = diagonal_in(basis, moments.cross), eigensystem(symmetric(moments.online)).values
     growth = rates(basis, values, online, pull)
     return _assembled(values, signal, outputs, levels, gains, threshold, growth, _commutator(moments))
 
