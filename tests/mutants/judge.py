@@ -12,20 +12,31 @@ import functools
 import json
 import os
 import pathlib
+import shlex
 import sys
 
 import pytest
+from hypothesis import Phase, settings
 
 TIMEOUT = 120  # seconds; a mutant that hangs ends the process, which the caller reports
-OPTIONS = ["-x", "-q", "-pno:cacheprovider", "-pno:xdist", "-Wignore::pytest.PytestAssertRewriteWarning"]
+OPTIONS = [
+    "-oaddopts=--import-mode=importlib",  # without the shapes in annotations: it is values that must tell
+    "-Wignore::pytest.PytestAssertRewriteWarning",  # pytest's plugins are imported before the second run
+    *("-x", "-q", "-pno:cacheprovider", "-pno:xdist"),
+]
 OURS = {"rdm_jax", "proofs_numeric", "tests", "conftest"}
 
 
 class Recorder:
-    """A pytest plugin that keeps the kinds of exception that tests failed with."""
+    """A pytest plugin that keeps the kinds of exception that tests failed with; the first example will do."""
 
     def __init__(self):
         self.failures = []
+
+    def pytest_sessionstart(self):
+        unshrunk = [phase for phase in settings.default.phases if phase not in (Phase.shrink, Phase.explain)]
+        settings.register_profile("unshrunk", settings.default, phases=unshrunk)
+        settings.load_profile("unshrunk")
 
     def pytest_runtest_makereport(self, call):
         if call.when == "call" and call.excinfo is not None:
@@ -38,7 +49,7 @@ def run(tests: str) -> dict:
         del sys.modules[name]
     recorder, finders, path = Recorder(), list(sys.meta_path), list(sys.path)
     try:
-        code = pytest.main([*OPTIONS, *tests.split()], plugins=[recorder])
+        code = pytest.main([*OPTIONS, *shlex.split(tests)], plugins=[recorder])
     finally:
         sys.meta_path[:], sys.path[:] = finders, path
     return {"code": int(code), "failures": recorder.failures}
