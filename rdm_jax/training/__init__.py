@@ -6,7 +6,7 @@ loops, and ``probe_state`` does so for a run.
 
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
 from rdm_jax.training.measure import Moments, measure, merge
-from rdm_jax.training.monitor import Velocities, mode_rates, probe_state, velocities
+from rdm_jax.training.monitor import Velocities, measure_state, mode_rates, probe_state, read_state, velocities
 from rdm_jax.training.networks import Encoded, Encoder, encode_views, mlp_encoder, module_encoder
 from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
 from rdm_jax.training.step import (
@@ -47,6 +47,7 @@ __all__ = [
     "loss_kind",
     "make_step",
     "measure",
+    "measure_state",
     "merge",
     "mlp_encoder",
     "mode_rates",
@@ -54,6 +55,7 @@ __all__ = [
     "probe",
     "probe_state",
     "read",
+    "read_state",
     "train",
     "two_views",
     "velocities",

@@ -148,7 +148,7 @@ def _bent_moment(moment: Moment, variances: Array, steepness: Scalar) -> Moment:
     return jnp.where(steepness > 0, angles / square, moment)
 
 
-def _congruence(basis: Array, moment: Moment) -> Moment:
+def _congruence(basis: Array, moment: Array) -> Array:
     return _product(_product(basis, moment), basis.T)
 
 

@@ -19,12 +19,13 @@ import jax.numpy as jnp
 from rdm_jax._checks import as_floating, rounding
 from rdm_jax.methods import Context, Method, evaluate, without_constant_mode
 from rdm_jax.spectra import eigensystem, second_moment
+from rdm_jax.training.measure import Moments, measure
 from rdm_jax.training.networks import Encoder, encode_views
-from rdm_jax.training.probe import LossKind, Record, loss_kind, probe
+from rdm_jax.training.probe import LossKind, Record, loss_kind, read
 from rdm_jax.training.step import Params, TrainState, forward
 from rdm_jax.types import Array, ArrayLike, Gains, Scalar, Views
 
-__all__ = ["Velocities", "mode_rates", "probe_state", "velocities"]
+__all__ = ["Velocities", "measure_state", "mode_rates", "probe_state", "read_state", "velocities"]
 
 
 class Velocities(NamedTuple):
@@ -39,7 +40,7 @@ class Velocities(NamedTuple):
 
 
 def probe_state(
-    encoder: Encoder, method: Method, state: TrainState, views: Array, *, steps_per_epoch: int = 1
+    encoder: Encoder, method: Method, state: TrainState, views: ArrayLike, *, steps_per_epoch: int = 1
 ) -> Record:
     """Probe a run on a fixed set of two views, as if that were its next batch; the state stays as it is.
 
@@ -67,22 +68,78 @@ def probe_state(
 
     Source: docs/theory.md T3, S1, S4.
     """
+    moments = measure_state(encoder, method, state, views, steps_per_epoch=steps_per_epoch)
+    return read_state(
+        method, moments, step=state.step, samples=jnp.asarray(views).shape[1], steps_per_epoch=steps_per_epoch
+    )
+
+
+def measure_state(
+    encoder: Encoder, method: Method, state: TrainState, views: ArrayLike, *, steps_per_epoch: int = 1
+) -> Moments:
+    """The first half of ``probe_state``: moments, which are quick to record and can be merged over batches.
+
+    Args:
+        encoder: as for ``probe_state``.
+        method: as for ``probe_state``.
+        state: as for ``probe_state``.
+        views: as for ``probe_state``.
+        steps_per_epoch: as for ``probe_state``.
+
+    Returns:
+        The moments.
+
+    >>> import optax
+    >>> from rdm_jax.methods import get
+    >>> from rdm_jax.training import init_state, mlp_encoder
+    >>> views = jax.random.normal(jax.random.key(0), (2, 64, 5))
+    >>> encoder, method = mlp_encoder((), features=3), get("rdm_simsiam")
+    >>> state = init_state(encoder, method, optax.sgd(0.1), jax.random.key(1), views)
+    >>> measure_state(encoder, method, state, views).features.moment().shape
+    (3, 3)
+    """
     context = Context(epoch=state.step / steps_per_epoch)
     done = forward(encoder, method, state.params, state, views, context)
     measured = done.evaluation.measured
-    return probe(
+    return measure(
         measured.online,
         measured.target,
         features=measured.online_input,
         target_features=measured.target_input,
         stages={**done.online.stages, "projector": done.online.features},
         method=method,
-        kind=_kind(method, measured.online_input.shape[-1]),
-        context=context,
     )
 
 
-def velocities(encoder: Encoder, method: Method, state: TrainState, views: Array, context: Context) -> Velocities:
+def read_state(
+    method: Method, moments: Moments, *, step: Array | int = 0, samples: int | None = None, steps_per_epoch: int = 1
+) -> Record:
+    """The second half of ``probe_state``: the record that belongs to the moments of a run.
+
+    Args:
+        method: as for ``probe_state``.
+        moments: of ``measure_state``, merged or not.
+        step: at which they were taken, for schedules.
+        samples: rows of the batches that filters saw; None: unknown, and the response of filters that depend on the
+            batch size is too. The scale of a power filter is all that hangs on it.
+        steps_per_epoch: as for ``probe_state``.
+
+    Returns:
+        The record.
+
+    >>> from rdm_jax.methods import get
+    >>> from rdm_jax.training import measure
+    >>> z = jax.random.normal(jax.random.key(0), (2, 64, 3)) * jnp.array([[[3.0, 2.0, 1.0]]])
+    >>> record = read_state(get("symsimsiam"), measure(z, z, features=z))
+    >>> float(record.predicted.rank_difference)
+    0.0
+    """
+    epoch = jnp.asarray(step) / steps_per_epoch
+    kind = _kind(method, len(moments.pull))
+    return read(moments, method=method, kind=kind, context=Context(epoch=epoch, samples=samples))
+
+
+def velocities(encoder: Encoder, method: Method, state: TrainState, views: ArrayLike, context: Context) -> Velocities:
     """How gradient descent would move the features that a probe calls z, if the encoder's outputs were free, and as is.
 
     free: dh/dt = -2n dL/dh of the encoder's outputs h (2, n, d), carried to z by the head. flow: dw/dt = -dL/dw of all
@@ -153,7 +210,7 @@ def mode_rates(features: ArrayLike, velocity: ArrayLike) -> Gains:
 
 
 def _loss_of_features(
-    encoder: Encoder, method: Method, state: TrainState, views: Array, context: Context
+    encoder: Encoder, method: Method, state: TrainState, views: ArrayLike, context: Context
 ) -> Callable[[Views], Scalar]:
     """The loss as a function of the online encoder's outputs (and of the target's, where they are the same)."""
     if state.target is None:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from rdm_jax._checks import choose, is_traced
+from rdm_jax._checks import choose
 from rdm_jax.methods.transform import Number
-from rdm_jax.types import Array, PRNGKeyArray
+from rdm_jax.types import Array, ArrayLike, PRNGKeyArray
 
 __all__ = ["Encoded", "Encoder", "encode_views", "mlp_encoder", "module_encoder"]
 
@@ -37,7 +37,7 @@ class Encoder(NamedTuple):
     """
 
     init: Callable[[PRNGKeyArray, Any], tuple[Any, Any]]
-    apply: Callable[[Any, Any, Array, bool], Encoded]
+    apply: Callable[[Any, Any, ArrayLike, bool], Encoded]
 
 
 def module_encoder(build: Callable[[tuple[int, ...], nnx.Rngs], nnx.Module]) -> Encoder:
@@ -68,9 +68,8 @@ def module_encoder(build: Callable[[tuple[int, ...], nnx.Rngs], nnx.Module]) -> 
         module = build(tuple(example.shape[1:]), nnx.Rngs(key))
         return _pure(module, nnx.Param), _pure(module, nnx.BatchStat)
 
-    def apply(params: Any, stats: Any, inputs: Array, train: bool) -> Encoded:
-        if is_traced(train):
-            raise ValueError("an encoder needs a Python bool for train: give it inside the jitted function")
+    def apply(params: Any, stats: Any, inputs: ArrayLike, train: bool) -> Encoded:
+        inputs = jnp.asarray(inputs)
         module = nnx.merge(graph(tuple(inputs.shape[1:])), nnx.State(params), nnx.State(stats), copy=True)
         features, stages = module(inputs, train=train)
         return Encoded(features, stages, _pure(module, nnx.BatchStat))
@@ -125,7 +124,7 @@ def mlp_encoder(
     return module_encoder(lambda shape, rngs: _Perceptron(shape, options, rngs))
 
 
-def encode_views(encoder: Encoder, params: Any, stats: Any, views: Array, train: bool) -> Encoded:
+def encode_views(encoder: Encoder, params: Any, stats: Any, views: ArrayLike, train: bool) -> Encoded:
     """Both views, one after the other: batch statistics are of each by itself, running ones are updated by both.
 
     Args:
@@ -146,7 +145,7 @@ def encode_views(encoder: Encoder, params: Any, stats: Any, views: Array, train:
     Source: Chen and He 2021 (SimSiam), published code.
     """
     outputs = []
-    for view in views:
+    for view in jnp.asarray(views):
         # Not one call on both: batch statistics would mix, and convolutions in a loop are slow on a CPU.
         outputs.append(encoder.apply(params, stats, view, train))
         stats = outputs[-1].stats

@@ -157,9 +157,7 @@ def loss_kind(method: Method) -> LossKind:
     """
     if method.loss not in _KINDS:
         known = ", ".join(loss.__name__ for loss in _KINDS)
-        raise ValueError(
-            f"theory knows no growth rates for the loss of {method.name}; pass kind=, or use one of {known}"
-        )
+        raise ValueError(f"theory has no growth rates for the loss of {method.name}: pass kind=, or use one of {known}")
     kind = _KINDS[method.loss]
     return kind._replace(factor=kind.factor * (2 if method.pairs == "sum" else 1))
 
@@ -240,8 +238,12 @@ def read(
     Source: docs/theory.md T3, S1, S4 and the table of growth rates.
     """
     how = kind or (LossKind("cosine") if method is None else loss_kind(method))
-    given = context or Context()
-    return _read(moments, given._replace(train=True, samples=None), method, how, given.samples)
+    record = _read(moments, jnp.asarray(how.factor, moments.rows.dtype), how.name, how.direct)
+    if method is None:
+        return record
+    known = (context or Context())._replace(train=True, signal=jnp.maximum(record.signal, 0))
+    samples = known.samples
+    return record._replace(predicted=_predicted(moments, record, known._replace(samples=None), method, samples))
 
 
 def follow(before: Record, after: Record) -> Followed:
@@ -277,14 +279,14 @@ def _output(branch: ArrayLike | Callable[[Any], Array], inputs: Any, name: str) 
 
 
 # Compiled as one: where a quantity is undefined it is NaN, and the others stand.
-@partial(jax.jit, static_argnames=("method", "kind", "samples"))
-def _read(moments: Moments, context: Context, method: Method | None, kind: LossKind, samples: int | None) -> Record:
+@partial(jax.jit, static_argnames=("loss", "direct"))
+def _read(moments: Moments, factor: Scalar, loss: str, direct: bool) -> Record:
     online, target, features = (_stage(moments, side) for side in (moments.online, moments.target, moments.features))
     spectrum, vectors = _modes(moments.features.moment())
     gains = _gains(_along(moments.online.moment(), vectors), spectrum)
     signal, pull = spectrum - _along(moments.noise.moment(), vectors), _along(moments.pull, vectors)
-    rates = _growth(spectrum, gains, pull, kind) * _factor(moments, kind)
-    known = context._replace(train=True, samples=samples, width=len(vectors))
+    rates = factor * _common(moments, loss) * _growth(spectrum, gains, pull, loss, direct)
+    unknown = jnp.full_like(spectrum, jnp.nan)
     return Record(
         online,
         target,
@@ -299,14 +301,15 @@ def _read(moments: Moments, context: Context, method: Method | None, kind: LossK
         theory.wiener_threshold(spectrum, online_gains=gains, signal=pull),
         rates,
         theory.entropy_rate(spectrum, rates),
-        _predict(moments, spectrum, vectors, method, known._replace(signal=jnp.maximum(signal, 0))),
+        Predicted(unknown, unknown, unknown[0]),
     )
 
 
 def _stage(moments: Moments, stage: MomentAccumulator) -> StageRecord:
-    values, centered = (_supported(eigenvalues(stage.moment(center=center))) for center in (False, True))
+    raw, centered = jax.vmap(eigenvalues)(jnp.stack([stage.moment(), stage.moment(center=True)]))
+    values = _supported(raw)
     null = null_effective_rank(moments.rows, values.shape[-1])
-    return StageRecord(values, effective_rank(values), effective_rank(centered), null)
+    return StageRecord(values, effective_rank(values), effective_rank(_supported(centered)), null)
 
 
 def _modes(moment: Moment) -> tuple[Spectrum, Moment]:
@@ -328,16 +331,15 @@ def _gains(power: Array, spectrum: Spectrum) -> Gains:
     return jnp.where(on, jnp.sqrt(jnp.maximum(power, 0) / jnp.where(on, spectrum, 1)), 0)
 
 
-def _growth(spectrum: Spectrum, gains: Gains, pull: Array, kind: LossKind) -> Gains:
-    rates = theory.growth_rates(spectrum, online_gains=gains, signal=pull, loss=kind.name)
-    return jnp.where(gains > 0, rates / jnp.where(gains > 0, gains, 1), 0) if kind.direct else rates
+def _growth(spectrum: Spectrum, gains: Gains, pull: Array, loss: str, direct: bool) -> Gains:
+    rates = theory.growth_rates(spectrum, online_gains=gains, signal=pull, loss=loss)
+    return jnp.where(gains > 0, rates / jnp.where(gains > 0, gains, 1), 0) if direct else rates
 
 
-def _factor(moments: Moments, kind: LossKind) -> Scalar | float:
-    if kind.name == "squared":
-        return kind.factor
+def _common(moments: Moments, loss: str) -> Scalar | float:
+    """The common factor of the rates, with E|t|^2 as measured."""
     sizes = jnp.trace(moments.online.moment()) * jnp.trace(moments.target.moment())
-    return kind.factor / jnp.sqrt(sizes)
+    return 1.0 if loss == "squared" else 1 / jnp.sqrt(sizes)
 
 
 def _filter(moments: Moments) -> tuple[Gains, Scalar, Spectrum]:
@@ -356,17 +358,14 @@ def _isotropy(moments: Moments) -> Scalar:
     return effective_rank(noise) / noise.shape[-1]
 
 
-def _predict(
-    moments: Moments, spectrum: Spectrum, vectors: Moment, method: Method | None, context: Context
-) -> Predicted:
-    unknown = jnp.full_like(spectrum, jnp.nan)
-    if method is None:
-        return Predicted(unknown, unknown, unknown[0])
-    their_spectrum, their_vectors = _modes(moments.target_features.moment())
-    ours = context._replace(mean=_rotated(vectors, moments.features.mean))
-    theirs = context._replace(signal=None, mean=_rotated(their_vectors, moments.target_features.mean))
+@partial(jax.jit, static_argnames=("method", "samples"))
+def _predicted(moments: Moments, record: Record, context: Context, method: Method, samples: int | None) -> Predicted:
+    known = context._replace(train=True, samples=samples, width=len(record.vectors))
+    spectrum, (their_spectrum, their_vectors) = record.features.eigenvalues, _modes(moments.target_features.moment())
+    ours = known._replace(mean=_rotated(record.vectors, moments.features.mean))
+    theirs = known._replace(signal=None, mean=_rotated(their_vectors, moments.target_features.mean))
     found = [method.online_response(spectrum, ours), method.target_response(their_spectrum, theirs)]
-    gains, target_gains = (unknown if one is None else one for one in found)
+    gains, target_gains = (record.predicted.online_gains if one is None else one for one in found)
     ranks = [effective_rank(g**2 * values) for g, values in ((target_gains, their_spectrum), (gains, spectrum))]
     return Predicted(gains, target_gains, ranks[0] - ranks[1])
 

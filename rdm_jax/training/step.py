@@ -11,7 +11,7 @@ from rdm_jax._checks import as_floating, require
 from rdm_jax.methods import Context, Evaluation, Method, States, evaluate
 from rdm_jax.methods.transform import Number
 from rdm_jax.training.networks import Encoded, Encoder, encode_views
-from rdm_jax.types import Array, PRNGKeyArray, Scalar, Views
+from rdm_jax.types import Array, ArrayLike, PRNGKeyArray, Scalar
 
 __all__ = [
     "Params",
@@ -101,7 +101,7 @@ def init_state(
 
 
 def forward(
-    encoder: Encoder, method: Method, params: Params, state: TrainState, views: Views | Array, context: Context
+    encoder: Encoder, method: Method, params: Params, state: TrainState, views: ArrayLike, context: Context
 ) -> Pass:
     """Both branches and the loss on two views; gradients flow through ``params`` only.
 
@@ -143,7 +143,7 @@ def make_step(
     *,
     ema: Schedule = 0.99,
     steps_per_epoch: int = 1,
-) -> Callable[[TrainState, Array], tuple[TrainState, Scalar]]:
+) -> Callable[[TrainState, ArrayLike], tuple[TrainState, Scalar]]:
     """The step: gradients, optimiser, then the moving averages of the target's weights.
 
     W <- W + update(gradient), and after it W_a <- tau W_a + (1 - tau) W where the method has target weights of its own.
@@ -181,7 +181,7 @@ def make_step(
     if not callable(ema):
         require(0 <= ema <= 1, f"ema is a weight in [0, 1], got {ema}")
 
-    def step(state: TrainState, views: Array) -> tuple[TrainState, Scalar]:
+    def step(state: TrainState, views: ArrayLike) -> tuple[TrainState, Scalar]:
         epoch = state.step / steps_per_epoch
         context = Context(epoch=epoch)
 
@@ -205,7 +205,7 @@ def make_step(
 
 
 def train(
-    step: Callable[[TrainState, Array], tuple[TrainState, Scalar]],
+    step: Callable[[TrainState, ArrayLike], tuple[TrainState, Scalar]],
     state: TrainState,
     batches: Callable[[Array], Array],
     record: Callable[[TrainState], Any],
