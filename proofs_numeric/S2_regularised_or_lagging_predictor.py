@@ -176,7 +176,7 @@ STATEMENT = Statement(
         "|C_m v_i|^2, the expressions of the commuting case."
     ),
     not_checked=(
-        "Features that move while the predictor learns (it then also remembers older features); predictors that start away "
+        "Features that move while the predictor learns (it then also remembers older features: S9); predictors that start away "
         "from zero. That only |C_m v_i| matters is checked against autodiff on samples in the tests, not here."
     ),
     claims=(
