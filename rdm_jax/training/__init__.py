@@ -1,9 +1,12 @@
 """Training: encoders, data whose view noise is known, one step for every method, and theory beside what is measured.
 
 ``make_step`` trains, ``train`` does so many times in one scan, ``probe`` measures and predicts, also in other people's
-loops, and ``probe_state`` does so for a run.
+loops, and ``probe_state`` does so for a run. ``load`` gives image sets and ``augment_views`` random views of them.
 """
 
+from rdm_jax.training.augment import ViewConfig, augment, augment_views, evaluation_view, method_views
+from rdm_jax.training.data import load
+from rdm_jax.training.dataset import DataNotFound, Dataset, Split, batch_order
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
 from rdm_jax.training.measure import Moments, measure, merge
 from rdm_jax.training.monitor import Velocities, measure_state, mode_rates, probe_state, read_state, velocities
@@ -20,8 +23,13 @@ from rdm_jax.training.step import (
     make_step,
     train,
 )
+from rdm_jax.training.stream import Batch, Stream, stream_batches
+from rdm_jax.training.synthetic_images import synthetic_images
 
 __all__ = [
+    "Batch",
+    "DataNotFound",
+    "Dataset",
     "Encoded",
     "Encoder",
     "Followed",
@@ -33,22 +41,31 @@ __all__ = [
     "Pass",
     "Predicted",
     "Record",
+    "Split",
     "StageRecord",
+    "Stream",
     "Target",
     "TrainState",
     "Velocities",
+    "ViewConfig",
+    "augment",
+    "augment_views",
+    "batch_order",
     "ema_schedule",
     "encode_views",
+    "evaluation_view",
     "follow",
     "forward",
     "init_state",
     "input_moments",
     "latent_model",
+    "load",
     "loss_kind",
     "make_step",
     "measure",
     "measure_state",
     "merge",
+    "method_views",
     "mlp_encoder",
     "mode_rates",
     "module_encoder",
@@ -56,6 +73,8 @@ __all__ = [
     "probe_state",
     "read",
     "read_state",
+    "stream_batches",
+    "synthetic_images",
     "train",
     "two_views",
     "velocities",
