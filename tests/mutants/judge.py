@@ -28,12 +28,13 @@ OURS = {"rdm_jax", "proofs_numeric", "tests", "conftest"}
 
 
 class Recorder:
-    """A pytest plugin that keeps the kinds of exception that tests failed with; the first example will do."""
+    """A pytest plugin that keeps the kinds of exception that tests failed with."""
 
     def __init__(self):
         self.failures = []
 
     def pytest_sessionstart(self):
+        # The first example that fails is enough: looking for the simplest takes longest.
         unshrunk = [phase for phase in settings.default.phases if phase not in (Phase.shrink, Phase.explain)]
         settings.register_profile("unshrunk", settings.default, phases=unshrunk)
         settings.load_profile("unshrunk")

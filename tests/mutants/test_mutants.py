@@ -99,7 +99,7 @@ CHECK = "tests/mutants/example.py::test_double"
         ("2 * x", "3 * x", {"code": 1, "failures": ["AssertionError"]}),
         ("2 * x", "x + x", {"code": 0, "failures": []}),
         ("2 * x", "twice(x)", {"code": 1, "failures": ["NameError"]}),
-        ("2 * x", "2 * * x", {"code": 2, "failures": []}),
+        ("2 * x", "2 * * x", {"code": 4, "failures": []}),
         ("def ", "async def ", {"error": f"the old text occurs 3 times in {SELF}"}),
         ("absent", "", {"error": f"the old text occurs 0 times in {SELF}"}),
     ],
