@@ -162,7 +162,7 @@ FLAT = Claim(
             lambda c: at_least(c.claimed, c.slope) & at_least(c.slope, c.claimed),
         ),
     ),
-    conclusions=(Conclusion("linearisation", 1e-12, kind="identity"), Conclusion("stable iff", 1e-12)),
+    conclusions=(Conclusion("linearisation", 3e-11, kind="identity"), Conclusion("stable iff", 1e-12)),
     sample=sample,
     build=build,
     margin=margin,
