@@ -11,13 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Constant folding and the last optimisations take longer than the small problems of the tests.
-FASTER = (
-    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false "
-    "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1 "
-    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
-)
-os.environ["XLA_FLAGS"] = f"{FASTER} {os.environ.get('XLA_FLAGS', '')}"
+from rdm_jax._xla import quick_flags
+
+os.environ["XLA_FLAGS"] = f"{quick_flags()} {os.environ.get('XLA_FLAGS', '')}"
 
 # Two arrays of different rank meet only where the code says how: (d,) + (n, d) is too often a bug.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -20,18 +20,14 @@ from typing import Any
 import jax
 
 from rdm_jax import plotting
+from rdm_jax._xla import quick_flags
 from rdm_jax.claims.claim import Statement
 from rdm_jax.claims.verify import Budget, verify_statement
 
 Record = dict[str, Any]
 
-# One thread a worker, also for compiling, which is half of the work: hypotheses that hold by construction would be
-# folded to constants element by element, and code for small loops be optimised for longer than it runs.
-_XLA_FLAGS = (
-    "--xla_cpu_multi_thread_eigen=false --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false "
-    "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1 "
-    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
-)
+# One thread a worker.
+_XLA_FLAGS = f"--xla_cpu_multi_thread_eigen=false {quick_flags()}"
 
 
 class StatementError(ValueError):
