@@ -33,11 +33,11 @@ def floats(instance):
     return type(instance)(*map(jnp.asarray, instance))
 
 
-def assert_margins(claim, instance, expected, rtol=1e-13):
+def assert_margins(claim, instance, expected, rtol=1e-13, atol=1e-15):
     """Float margins and balls of an instance of lists, floats and integers against numbers from elsewhere."""
-    np.testing.assert_allclose(jax.jit(claim.margin)(floats(instance)), expected, rtol=rtol, atol=1e-15)
+    np.testing.assert_allclose(jax.jit(claim.margin)(floats(instance)), expected, rtol=rtol, atol=atol)
     balls = claim.ball_margin(exact(instance))
-    np.testing.assert_allclose([float(ball.mid()) for ball in balls], expected, rtol=rtol, atol=1e-15)
+    np.testing.assert_allclose([float(ball.mid()) for ball in balls], expected, rtol=rtol, atol=atol)
 
 
 def variants(claim, rules, strata=SMALL, dropped=None, **parts):
