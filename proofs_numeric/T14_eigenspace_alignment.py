@@ -185,17 +185,29 @@ def ball_margin(c):
 
 
 def distance(c):
-    """|L|^2 K's scale where no better is known; K's excess over its bound is |(W_p - h) v|^2 + (alpha_p/2)|W^T v|^2."""
+    """Lower bounds of the inequalities' margins, so that their ratios are at least 1, with K as `bound`.
+
+    The axis l of L has |L|^2 (kappa_3 - l^T K l) for the second margin, and kappa_3 - l^T K l >= Var_l(K)/(kappa_3 - kappa_1);
+    the third is at least what K's own bound gives; the last two are |(W_p - h) v|^2 + (alpha_p/2) |W^T v|^2, and
+    |(W_p - h) W|^2, h = tau/(2 (1 + sigma^2)).
+    """
     half, moment = c.ratio / (2 * (1 + c.noise)), 1 + c.noise
-    shifted = c.predictor - half * jnp.eye(3)
+    features, shifted = c.encoder @ c.encoder.T, c.predictor - half * jnp.eye(3)
+    bound = moment * (c.predictor @ c.predictor + c.rate / 2 * features) - c.ratio * c.predictor
+    bound = bound + 1.5 * c.excess * threshold(c) * jnp.eye(3)
+    size = jnp.linalg.norm(bound)
+    lag = features @ c.predictor - c.predictor @ features
+    square = jnp.sum(lag**2)
+    axis = jnp.stack([lag[1, 2], -lag[0, 2], lag[0, 1]]) / jnp.sqrt(square / 2)
+    pulled = bound @ axis
+    scale = (jnp.sum(c.encoder**2) * jnp.linalg.norm(c.predictor)) ** 2 * size
+    variance = jnp.sum((pulled - axis * (axis @ pulled)) ** 2)
     vector = c.vector / jnp.linalg.norm(c.vector)
-    bound = moment * (c.predictor @ c.predictor + c.rate / 2 * c.encoder @ c.encoder.T) - c.ratio * c.predictor
-    size = jnp.linalg.norm(bound + 1.5 * c.excess * threshold(c) * jnp.eye(3))
     excess = moment * (jnp.sum((shifted @ vector) ** 2) + c.rate / 2 * jnp.sum((c.encoder.T @ vector) ** 2)) / size
-    # half of what |W|^2 loses beyond its bound: |(W_p - h) W|^2
     energy = moment * jnp.sum((shifted @ c.encoder) ** 2) / jnp.sum(c.encoder**2) / size
+    rates = variance / (2**0.5 * size), 3 * (c.excess - 1) * threshold(c)
     one = jnp.ones(())
-    return jnp.stack([one, one, one, excess, energy, one])
+    return jnp.stack([one, *(square * rate / scale for rate in rates), excess, energy, one])
 
 
 ALIGNMENT = Claim(
