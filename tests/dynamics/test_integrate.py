@@ -1,6 +1,5 @@
 """Integration against closed forms, and what happens where it can't go on."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -73,26 +72,6 @@ def test_in_32_bits_the_state_keeps_its_type():
     np.testing.assert_allclose(found.record["slow"], decayed(0.7)[1], rtol=1e-5)
 
 
-def test_one_compilation_and_vmap_is_a_loop(x64):
-    traces = []
-
-    @jax.jit
-    @partial(jax.vmap, in_axes=({"fast": 0, "slow": None}, Rates(0, None), None))
-    def run(state, args, times):
-        traces.append(1)
-        return solve(decay, state, args, times, record=state_and_sum)
-
-    starts = {"fast": jnp.array([[2.0, 1.0], [0.3, 0.2], [4.0, 0.0]]), "slow": jnp.array([5.0])}
-    for scale in (1.0, 0.5):
-        rates = scale * jnp.array([0.7, 0.1, 20.0])
-        found = require_success(run(starts, Rates(rates, jnp.array(0.0)), jnp.array(TIMES)))
-    for i in range(3):
-        alone = solve(decay, {**starts, "fast": starts["fast"][i]}, Rates(rates[i], 0.0), TIMES, record=state_and_sum)
-        np.testing.assert_allclose(found.record["sum"][i], alone.record["sum"], rtol=1e-12, atol=1e-14)
-        assert found.steps[i] == alone.steps
-    assert len(traces) == 1
-
-
 def test_gradient_of_the_end_with_respect_to_a_parameter(x64):
     slope = jax.grad(lambda rate: solve(explode, START["fast"] / 2, rate, [0.0, 0.25, 0.5]).record[-1, 0])(1.0)
     np.testing.assert_allclose(slope, 2.0, rtol=1e-8)  # t / (1 - rate t)^2
@@ -117,13 +96,26 @@ def test_the_limit_of_steps_is_an_error(x64):
 
 
 def test_under_vmap_failures_are_nan_and_carry_a_code(states):
+    """In one compilation for all starts and rates; each member is as if it were alone."""
+    traces, times = [], [0.0, 0.4, 2.0]
+
+    @jax.jit
+    @jax.vmap
+    def run(state, rate):
+        traces.append(1)
+        return solve(explode, state, rate, times)
+
     rates = jnp.array([1.0, 0.1, 1.0, 0.25])
-    found = jax.jit(jax.vmap(lambda state, rate: solve(explode, state, rate, [0.0, 0.4, 2.0])))(states, rates)
+    run(states / 2, 3 * rates)
+    found = run(states, rates)
+    assert len(traces) == 1
     np.testing.assert_array_equal(found.result, [2, 0, 3, 2])
     np.testing.assert_allclose(found.reached, [1.0, 2.0, np.nan, 0.5])
     np.testing.assert_allclose(found.record[0, 1], [1 / 0.6, 0.5 / 0.8])
-    assert np.isfinite(found.record[1]).all() and np.isnan(found.record[2]).all()
-    assert np.isnan(found.record[[0, 3], 2]).all()
+    assert np.isnan(found.record[2]).all() and np.isnan(found.record[[0, 3], 2]).all()
+    alone = solve(explode, states[1], rates[1], times)
+    np.testing.assert_allclose(found.record[1], alone.record, rtol=1e-13)
+    assert found.steps[1] == alone.steps
     with pytest.raises(IntegrationError, match=r"3 of 4 integrations failed; number 0 stopped at t = 1 .*: 1\.$"):
         require_success(found, rates)
     last = jax.tree.map(lambda leaf: leaf[3:].reshape((1, 1, *leaf.shape[1:])), found)
