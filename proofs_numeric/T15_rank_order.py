@@ -102,7 +102,8 @@ STATEMENT = Statement(
         "rises; and with isotropic data (X = I, X' = sigma^2 I) the surviving modes of W_p end on one plateau, with online and target "
         "outputs commuting. Of what is varied the width matters most: with two modes half of the runs are exceptions to the "
         "order, with six one in twenty, and one in nine if X and X' are anisotropic and do not commute. At the start the order "
-        "rests on W_p W having a lower effective rank than W, by chance or not. With isotropic data nearly all the exceptions "
+        "rests on W_p W having a lower effective rank than W, as the product of random matrices has the more surely the wider "
+        "they are. With isotropic data nearly all the exceptions "
         "are over by t = 5; with anisotropic data a third of them are not, and the common plateau is the exception."
     ),
     source=(

@@ -108,7 +108,7 @@ def _verdict(verdict: str) -> str:
 def _values(entries: Any) -> str:
     """The data of an instance, flat lists as (a, b, c), long ones cut."""
     if not isinstance(entries, list):
-        return html.escape(str(entries))
+        return html.escape(f"{entries:.4g}" if isinstance(entries, float) else str(entries))
     shown = [_values(entry) for entry in entries[:10]]
     return "(" + ", ".join(shown + (["&hellip;"] if len(entries) > 10 else [])) + ")"
 
