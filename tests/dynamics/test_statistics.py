@@ -156,6 +156,8 @@ def test_branches_that_do_not_commute(rng):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-10)
     threshold = np.diag(basis.T @ pull @ basis) / (values * np.diag(basis.T @ head @ basis))
     np.testing.assert_allclose(found.threshold, threshold, rtol=1e-10)
+    np.testing.assert_allclose(found.effective_rank, erank(values), rtol=1e-11)
+    np.testing.assert_allclose(found.rank_difference, erank(levels) - erank(found.online), rtol=1e-10)
     left, right = online / np.linalg.norm(online), goal / np.linalg.norm(goal)
     np.testing.assert_allclose(found.commutator, np.linalg.norm(left @ right - right @ left), rtol=1e-11)
 
