@@ -10,6 +10,7 @@ repeated values too, whichever basis of the eigenspace the solver returned. Forw
 work; *second* derivatives go through the eigenvectors and are NaN at repeated values.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -132,7 +133,7 @@ def right_singular(features: Features) -> tuple[Float[Array, " k"], Float[Array,
     """Singular values, largest first, and right singular vectors in the columns of (d, min(n, d)); no checks."""
     if features.shape[0] >= features.shape[1]:
         return _tall_svd(features)
-    basis, triangle = jnp.linalg.qr(features.T)
+    basis, triangle = _thin_qr(features.T)
     values, vectors = _tall_svd(triangle.T)
     return values, jnp.matmul(basis, vectors, precision="highest")
 
@@ -152,7 +153,7 @@ def small_side_by_gram(features: Features) -> tuple[Float[Array, " k"], Float[Ar
     """
     tall = _tall(features)
     gram = jnp.matmul(tall.T, tall, precision="highest")
-    vectors, values = jax.lax.linalg.eigh(gram, symmetrize_input=False)
+    vectors, values = _symmetric_eigh(gram)
     return jnp.sqrt(jnp.maximum(values, 0)), vectors
 
 
@@ -209,9 +210,44 @@ def _soundness(matrix: Moment, values: Spectrum, coarseness: Scalar | float) -> 
     return jnp.all(jnp.isfinite(matrix)), symmetric, values[-1] >= -coarseness * rounding(values)
 
 
+def _one_by_one(decomposition: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """The decomposition, which on a CPU takes the matrices of a batch one after the other.
+
+    XLA's CPU runtime lets batches of decompositions that do not depend on each other run side by side in its pool of
+    threads, where with few threads they can wait for each other forever (seen with jaxlib 0.10.2 on two cores).
+    """
+
+    @jax.custom_batching.custom_vmap
+    def apply(matrix: Array) -> Any:
+        return decomposition(matrix)
+
+    @apply.def_vmap
+    def batched(size: int, is_batched: list[bool], matrices: ArrayLike) -> tuple[Any, Any]:
+        out = jax.lax.platform_dependent(
+            matrices, cpu=lambda batch: jax.lax.map(apply, batch), default=jax.vmap(decomposition)
+        )
+        return out, jax.tree.map(lambda leaf: True, out)
+
+    return apply
+
+
+@_one_by_one
 def _eigh(matrix: Moment) -> tuple[Spectrum, Moment]:
     values, vectors = jnp.linalg.eigh(matrix)
     return values[::-1], vectors[:, ::-1]
+
+
+@_one_by_one
+def _symmetric_eigh(matrix: Moment) -> tuple[Moment, Spectrum]:
+    """Eigenvectors and eigenvalues in LAPACK's order, smallest first, of a matrix that is exactly symmetric."""
+    vectors, values = jax.lax.linalg.eigh(matrix, symmetrize_input=False)
+    return vectors, values
+
+
+@_one_by_one
+def _thin_qr(matrix: Array) -> tuple[Array, Array]:
+    basis, triangle = jnp.linalg.qr(matrix)
+    return basis, triangle
 
 
 @jax.custom_jvp
@@ -220,6 +256,7 @@ def _eigenvalues(matrix: Moment) -> Spectrum:
     return jax.lax.platform_dependent(matrix, cpu=_bisected, default=lambda m: jnp.linalg.eigvalsh(m)[::-1])
 
 
+@_one_by_one
 def _bisected(matrix: Moment) -> Spectrum:
     largest = jnp.max(jnp.abs(matrix))
     unit = (matrix + matrix.T) / jnp.where(largest > 0, 2 * largest, 1)
@@ -235,6 +272,7 @@ def _eigenvalues_jvp(primals: tuple[Moment], tangents: tuple[Moment]) -> tuple[A
 
 
 @jax.jit
+@_one_by_one
 def _tall_svd(tall: Features) -> tuple[Spectrum, Moment]:
     """Singular values and right singular vectors (in columns) of a matrix with n >= d."""
     # Of the transpose: LAPACK reads and writes columns, so that neither the input nor the vectors need a copy.
@@ -249,6 +287,7 @@ def _square(tall: Features) -> Moment:
 
 
 @jax.custom_jvp
+@_one_by_one
 def _singular_values(tall: Features) -> Spectrum:
     return jnp.linalg.svd(_square(tall), compute_uv=False)
 

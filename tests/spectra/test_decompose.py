@@ -123,6 +123,17 @@ def test_vmap_is_a_loop_and_jit_changes_nothing(rng):
     assert_allclose(jax.jit(singular_values)(batch[0]), singular_values(batch[0]), rtol=1e-6)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="accelerators decompose a batch at once")
+@pytest.mark.parametrize("function", [eigenvalues, eigensystem, singular_values, jax.grad(lambda x: eigenvalues(x)[0])])
+def test_a_cpu_takes_the_matrices_of_a_batch_one_by_one(function):
+    """Batches that run side by side can wait for each other forever: see ``_one_by_one``."""
+    program = jax.jit(jax.vmap(function)).lower(jnp.ones((3, 5, 5))).compile().as_text()
+    calls = [line for line in program.splitlines() if "lapack" in line]
+    assert calls and not any("[3," in line for line in calls)
+    whole = jax.jit(jax.vmap(jnp.linalg.eigh)).lower(jnp.ones((3, 5, 5))).compile().as_text()
+    assert any("lapack" in line and "[3,5,5]" in line for line in whole.splitlines()), "what is to be avoided"
+
+
 # Gradients: a function of the moment, and the derivative of what it sums over the eigenvalues.
 SMOOTH = {
     "cubes": (lambda moment: jnp.sum(eigenvalues(moment) ** 3), lambda value: 3 * value**2),
