@@ -68,9 +68,8 @@ class FeatureDesign:
     """A design on free features ("unconstrained features"): the features themselves descend the loss.
 
     Args:
-        loss: "squared", E|p - t|^2 / 2; "cosine", mean field: -E[p.t] / sqrt(E|p|^2 E|t|^2); "sample cosine", -E cos(p,
-        t)
-            of each sample (exact flow only).
+        loss: "squared", E|p - t|^2 / 2; "cosine", mean field: -E[p.t] / sqrt(E|p|^2 E|t|^2); "sample cosine", that of
+            each sample: -E cos(p, t) (exact flow only).
         online: filter of the online branch: a function ``gains(spectrum, signal, parameters)`` such as ``power_gains``;
             "learned": a linear predictor that is part of the state; None: no filter.
         target: filter of the target branch, or None.
