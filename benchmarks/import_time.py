@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import tyro
 
-PARTS = ["rdm_jax.spectra", "rdm_jax.filters", "rdm_jax.theory", "rdm_jax.claims"]
+PARTS = ["rdm_jax.spectra", "rdm_jax.filters", "rdm_jax.theory", "rdm_jax.dynamics", "rdm_jax.claims"]
 TIMED = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
 

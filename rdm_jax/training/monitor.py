@@ -131,7 +131,7 @@ def read_state(
     >>> from rdm_jax.training import measure
     >>> z = jax.random.normal(jax.random.key(0), (2, 64, 3)) * jnp.array([[[3.0, 2.0, 1.0]]])
     >>> record = read_state(get("symsimsiam"), measure(z, z, features=z))
-    >>> float(record.predicted.rank_difference)
+    >>> abs(round(float(record.predicted.rank_difference), 4))
     0.0
     """
     epoch = jnp.asarray(step) / steps_per_epoch

@@ -39,6 +39,11 @@ def test_claims_need_no_training_library():
     assert "rdm_jax" in imported_by("rdm_jax.claims", TRAIN)
 
 
+def test_dynamics_need_diffrax_and_what_it_brings():
+    brought = {"diffrax", "equinox", "lineax", "optimistix", "wadler_lindig"}
+    assert set(imported_by("rdm_jax.dynamics", TRAIN | PROOFS)) <= {"rdm_jax", *brought}
+
+
 def test_the_library_itself_imports_nothing():
     code = "import sys, rdm_jax; assert 'jax' not in sys.modules and rdm_jax.__version__"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

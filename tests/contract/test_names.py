@@ -40,7 +40,17 @@ CONTRACT = {
         compose(f, g)
         apply(filter, features, *, side=..., method=...)
     """,
-    "rdm_jax.claims": "Claim check attack ablate certify order",
+    "rdm_jax.dynamics": """
+        solve(field, state, args, times, *, record=..., rtol=..., atol=..., max_steps=...)
+        descend(field, state, args, *, learning_rate, steps, every=..., record=...)
+        require_success(solution, args=...)
+    """,
+    "rdm_jax.methods": """
+        get(name, **options)
+        chain(*transforms)
+        evaluate(method, params, states, online_views, target_views, context, *, target_params=...)
+    """,
+    "rdm_jax.claims": "Claim Law check attack ablate certify order",
 }
 ENTRIES = [
     (module, entry.strip())

@@ -82,7 +82,7 @@ def test_help_lists_every_target_with_a_line(checkout, arguments):
 
 def test_set_up_happens_once(checkout):
     done, installed = checkout.make("setup")
-    assert done.returncode == 0 and installed == ["proofs,test"]
+    assert done.returncode == 0 and installed == ["proofs,train,test"]
     assert "a minute or two" in done.stdout and "make verify-theorems" in done.stdout
     assert checkout.make("verify-theorems")[1] == checkout.make("test")[1] == checkout.make("setup")[1] == []
 
@@ -90,14 +90,14 @@ def test_set_up_happens_once(checkout):
 @pytest.mark.parametrize("target", ["verify-theorems", "test", "lint"])
 def test_targets_set_up_by_themselves(checkout, target):
     done, installed = checkout.make(target)
-    assert done.returncode == 0 and installed == ["proofs,test"]
+    assert done.returncode == 0 and installed == ["proofs,train,test"]
 
 
 @pytest.mark.parametrize("file", ["setup.cfg", "pyproject.toml", "constraints.txt"])
 def test_a_changed_pin_sets_up_anew(checkout, file):
     checkout.make("setup")
     checkout.change(file)
-    assert checkout.make("test")[1] == ["proofs,test"]
+    assert checkout.make("test")[1] == ["proofs,train,test"]
 
 
 def test_an_extra_is_added_once_and_outlives_a_changed_pin(checkout):
@@ -105,7 +105,7 @@ def test_an_extra_is_added_once_and_outlives_a_changed_pin(checkout):
     assert checkout.make("setup", "EXTRA=cuda")[1] == ["cuda"]
     assert checkout.make("setup", "EXTRA=cuda")[1] == []
     checkout.change("constraints.txt")
-    assert checkout.make("test")[1] == ["proofs,test", "cuda"]
+    assert checkout.make("test")[1] == ["proofs,train,test", "cuda"]
 
 
 def test_an_unknown_extra_is_refused_before_anything_is_installed(checkout):
@@ -118,7 +118,7 @@ def test_an_interrupted_installation_is_not_taken_for_a_finished_one(checkout):
     (checkout.folder / "no-network").touch()
     assert checkout.make("test")[0].returncode != 0 and not checkout.ready
     (checkout.folder / "no-network").unlink()
-    assert checkout.make("test")[1] == ["proofs,test"] and checkout.ready
+    assert checkout.make("test")[1] == ["proofs,train,test"] and checkout.ready
 
 
 def test_an_old_python_gets_a_sentence(checkout):
@@ -149,7 +149,7 @@ def test_another_python_than_that_of_the_environment_is_refused(checkout):
     assert done.returncode != 0 and installed == []
     assert "was made with Python 3.12.0" in done.stderr and "make clean" in done.stderr
     checkout.make("clean")
-    assert checkout.make("setup")[1] == ["proofs,test"]
+    assert checkout.make("setup")[1] == ["proofs,train,test"]
 
 
 def test_ci_runs_the_test_target():
