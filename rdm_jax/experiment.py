@@ -29,21 +29,13 @@ from rich.table import Table
 
 from rdm_jax import commandline, plotting, reporting
 from rdm_jax._checks import choose
+from rdm_jax._xla import quick_flags
 from rdm_jax.commandline import Options
 
 __all__ = ["Experiment", "Finding", "Outcome", "Part", "PartError", "Tell", "main", "plain", "summary"]
 
 _RESULTS = "results.json"
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "numpy", "diffrax", "flax", "optax", "matplotlib")
-
-# XLA's CPU runtime can wait for itself forever when batched decompositions run side by side in its pool of threads.
-_SAFE = "--xla_cpu_multi_thread_eigen=false"
-# The last optimisations take longer than small problems run.
-_QUICK = (
-    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false "
-    "--xla_disable_hlo_passes=constant_folding --xla_backend_optimization_level=1 "
-    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
-)
 
 Tell = Callable[[str, float], None]  # what is being done, and the share of the part that is finished
 
@@ -133,9 +125,8 @@ def main(experiment: Experiment, presets: Mapping[str, Options], arguments: Sequ
     except commandline.UsageError as error:
         commandline.complain(error)
         return commandline.BAD_USAGE
-    # before jax starts its backend, which reads them; the user's come last and win
-    flags = (_SAFE, _QUICK) if experiment.quick else (_SAFE,)
-    os.environ["XLA_FLAGS"] = " ".join((*flags, os.environ.get("XLA_FLAGS", "")))
+    if experiment.quick:  # before jax starts its backend, which reads them; the user's come last and win
+        os.environ["XLA_FLAGS"] = f"{quick_flags()} {os.environ.get('XLA_FLAGS', '')}"
     console = Console(width=None if sys.stdout.isatty() else 100)
     results = _results(experiment, options)
     stopped = _run(parts, options, folder, results, console, experiment.float64)
