@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from rdm_jax._checks import as_features, choose, poison
+from rdm_jax._products import product
 from rdm_jax.filters.gains import Filter, as_filter, gain
-from rdm_jax.filters.operators import from_left, product
+from rdm_jax.filters.operators import from_left
 from rdm_jax.filters.products import filtered_by_products
 from rdm_jax.spectra.decompose import null_tolerance, singular_values, small_side, small_side_by_gram
 from rdm_jax.types import Array, ArrayLike, Features, Flag, Float, Gains, Int, Moment, Spectrum

@@ -3,17 +3,9 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
+from rdm_jax._products import product
 from rdm_jax.types import Array, Features, Float
-
-
-def product(*matrices: Array) -> Array:
-    """The product from left to right, at the precision that spectra need."""
-    result, *rest = matrices
-    for matrix in rest:
-        result = jnp.matmul(result, matrix, precision="highest")
-    return result
 
 
 @jax.custom_jvp

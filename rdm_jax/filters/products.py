@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from rdm_jax._checks import poison
+from rdm_jax._products import product
 from rdm_jax.filters.gains import Filter
-from rdm_jax.filters.operators import from_left, product
+from rdm_jax.filters.operators import from_left
 from rdm_jax.types import Features, Flag, Moment, Scalar
 
 EXPONENTS = (-1.0, -0.5, 0.5, 1.0, 2.0)

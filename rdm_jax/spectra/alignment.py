@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from rdm_jax._checks import as_features, as_floating, as_spectrum, poison, require
+from rdm_jax._products import product
 from rdm_jax.spectra.decompose import null_tolerance, right_singular, singular_values
 from rdm_jax.spectra.moments import second_moment
 from rdm_jax.types import Array, ArrayLike, Batched, Features, Flag, Gains, Mask, Moment, Scalar, Spectrum
@@ -206,7 +207,7 @@ def _measured(online: Features, target: Features) -> tuple[Float[Array, " k"], F
     """The target's eigenvalues, the gains, and which directions are not null."""
     values, vectors = right_singular(target)
     alive = values > null_tolerance(target.shape, target.dtype) * values[0]
-    sizes = jnp.linalg.norm(_product(online, vectors), axis=0)
+    sizes = jnp.linalg.norm(product(online, vectors), axis=0)
     gains = jnp.where(alive, sizes / jnp.where(alive, values, 1), 0)
     return jnp.where(alive, values**2 / len(target), 0), gains, alive
 
@@ -238,8 +239,8 @@ def _image_cosines(online: Features, target: Features, top: int) -> tuple[Float[
     values, vectors = right_singular(target)
     largest = jnp.max(jnp.abs(online))
     online = online / jnp.where(largest > 0, largest, 1)
-    projected = _product(online, vectors[:, :top])
-    image = jnp.linalg.norm(_product(online.T, projected), axis=0)
+    projected = product(online, vectors[:, :top])
+    image = jnp.linalg.norm(product(online.T, projected), axis=0)
     tolerance = null_tolerance(target.shape, target.dtype)
     mapped = jnp.linalg.norm(projected, axis=0) > tolerance * jnp.linalg.norm(online)
     defined = (values[:top] > tolerance * values[0]) & mapped
@@ -250,8 +251,8 @@ def _image_cosines(online: Features, target: Features, top: int) -> tuple[Float[
 @jax.jit
 def _unit_commutator(online: Features, target: Features) -> tuple[Scalar, Flag]:
     left, right = _unit_moment(online), _unit_moment(target)
-    product = _product(left, right)
-    return jnp.linalg.norm(product - product.T), jnp.any(online != 0) & jnp.any(target != 0)
+    both = product(left, right)
+    return jnp.linalg.norm(both - both.T), jnp.any(online != 0) & jnp.any(target != 0)
 
 
 def _unit_moment(features: Features) -> Moment:
@@ -264,12 +265,8 @@ def _unit_moment(features: Features) -> Moment:
 @partial(jax.jit, static_argnames="k")
 def _angles(online: Features, target: Features, k: int) -> Float[Array, " k"]:
     ours, theirs = (right_singular(branch)[1][:, :k] for branch in (online, target))
-    overlap = _product(theirs.T, ours)
+    overlap = product(theirs.T, ours)
     cosines = singular_values(overlap)
-    sines = singular_values(ours - _product(theirs, overlap))[::-1]
+    sines = singular_values(ours - product(theirs, overlap))[::-1]
     small = cosines**2 > 0.5
     return jnp.where(small, jnp.arcsin(jnp.where(small, sines, 0)), jnp.arccos(jnp.where(small, 0, cosines)))
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision="highest")

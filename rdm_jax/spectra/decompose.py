@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from rdm_jax._checks import as_features, as_floating, poison, require, rounding
+from rdm_jax._products import product
 from rdm_jax.types import Array, ArrayLike, Features, Flag, Moment, Scalar, Spectrum
 
 
@@ -135,7 +136,7 @@ def right_singular(features: Features) -> tuple[Float[Array, " k"], Float[Array,
         return _tall_svd(features)
     basis, triangle = _thin_qr(features.T)
     values, vectors = _tall_svd(triangle.T)
-    return values, jnp.matmul(basis, vectors, precision="highest")
+    return values, product(basis, vectors)
 
 
 def small_side(features: Features) -> tuple[Float[Array, " k"], Float[Array, "k k"]]:
@@ -152,7 +153,7 @@ def small_side_by_gram(features: Features) -> tuple[Float[Array, " k"], Float[Ar
     Relative errors are about eps * (s_max / s_i)^2: below sqrt(eps) * s_max everything is rounding.
     """
     tall = _tall(features)
-    gram = jnp.matmul(tall.T, tall, precision="highest")
+    gram = product(tall.T, tall)
     vectors, values = _symmetric_eigh(gram)
     return jnp.sqrt(jnp.maximum(values, 0)), vectors
 
@@ -267,7 +268,7 @@ def _bisected(matrix: Moment) -> Spectrum:
 @_eigenvalues.defjvp
 def _eigenvalues_jvp(primals: tuple[Moment], tangents: tuple[Moment]) -> tuple[Array, Array]:
     values, vectors = _eigh(*primals)
-    moved = jnp.matmul(*tangents, vectors, precision="highest")
+    moved = product(*tangents, vectors)
     return values, jnp.sum(vectors * moved, axis=0)
 
 
@@ -297,6 +298,6 @@ def _singular_values_jvp(primals: tuple[Features], tangents: tuple[Features]) ->
     (tall,) = primals
     values, right = _tall_svd(tall)
     alive = values > null_tolerance(tall.shape, tall.dtype) * values[0]
-    left = jnp.matmul(tall, right, precision="highest") / jnp.where(alive, values, jnp.inf)[None]
-    moved = jnp.matmul(*tangents, right, precision="highest")
+    left = product(tall, right) / jnp.where(alive, values, jnp.inf)[None]
+    moved = product(*tangents, right)
     return values, jnp.sum(left * moved, axis=0)

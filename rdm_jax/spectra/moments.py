@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from rdm_jax._checks import as_features, poison, require
+from rdm_jax._products import product
 from rdm_jax.types import Array, ArrayLike, Features, Moment, Scalar
 
 _LIMB = 16  # bits of the count's low limb: the sum over up to 2^15 devices still fits int32
@@ -165,20 +166,20 @@ class MomentAccumulator(NamedTuple):
 @partial(jax.jit, static_argnames=("center", "normalize"))
 def _moment(rows: Features, center: bool, normalize: bool) -> Moment:
     rows = _prepared(rows, center, normalize)
-    return _product(rows.T, rows) / len(rows)
+    return product(rows.T, rows) / len(rows)
 
 
 def smaller_moment(rows: Features, center: bool, normalize: bool) -> Float[Array, "k k"]:
     """The smaller of Z^T Z / n and Z Z^T / n: same nonzero eigenvalues; no checks."""
     rows = _prepared(rows, center, normalize)
     n, d = rows.shape
-    return (_product(rows.T, rows) if n >= d else _product(rows, rows.T)) / n
+    return (product(rows.T, rows) if n >= d else product(rows, rows.T)) / n
 
 
 @partial(jax.jit, static_argnames="normalize")
 def _mean_and_scatter(rows: Features, normalize: bool) -> tuple[Array, Moment]:
     mean, rows = _centred(_unit_rows(rows) if normalize else rows)
-    return mean[0], _product(rows.T, rows)
+    return mean[0], product(rows.T, rows)
 
 
 @jax.jit
@@ -210,10 +211,6 @@ def _centred(rows: Features) -> tuple[Array, Features]:
     # A mean is rounded to a float; the second pass removes the rest, so that constant rows centre to exactly 0.
     rest = jnp.mean(rows, axis=0, keepdims=True)
     return rough + rest, rows - rest
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision="highest")
 
 
 def _carry(limbs: Array) -> Array:

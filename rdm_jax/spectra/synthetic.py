@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from rdm_jax._checks import as_floating, as_spectrum, poison, require
+from rdm_jax._products import product
 from rdm_jax.types import Array, ArrayLike, Features, Flag, PRNGKeyArray
 
 
@@ -36,7 +37,7 @@ def features_with_spectrum(
     Source: docs/theory.md, notation.
     """
     values, valid, left, right = _factors(key, n, spectrum, centred=mean is not None)
-    features = _product(left * jnp.sqrt(n * values)[None], right.T)
+    features = product(left * jnp.sqrt(n * values)[None], right.T)
     if mean is None:
         return poison(features, valid)
     middle, finite = _vector(mean, spectrum, "mean")
@@ -71,8 +72,8 @@ def branches_with_filter(key: PRNGKeyArray, n: int, spectrum: ArrayLike, gains: 
     values, valid, left, right = _factors(key, n, spectrum, centred=False)
     largest = jnp.argsort(-as_spectrum(spectrum)[0])[: len(values)]
     scaled = left * jnp.sqrt(n * values)[None]
-    online = _product(scaled * factors[largest][None], right.T)
-    return poison(online, valid & gains_valid), poison(_product(scaled, right.T), valid & gains_valid)
+    online = product(scaled * factors[largest][None], right.T)
+    return poison(online, valid & gains_valid), poison(product(scaled, right.T), valid & gains_valid)
 
 
 def _factors(
@@ -106,7 +107,3 @@ def _vector(given: ArrayLike, spectrum: ArrayLike, name: str) -> tuple[Array, Fl
     finite = jnp.all(jnp.isfinite(vector))
     require(finite, f"{name} hold NaN or inf")
     return vector.astype(like.dtype), finite
-
-
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision="highest")
