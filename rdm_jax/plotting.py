@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
+from PIL import Image
 
 __all__ = ["PALETTE", "STYLE", "render"]
 
@@ -56,4 +57,11 @@ def render(
             {"Software": None} if format == "png" else {"CreationDate": None} if format == "pdf" else {"Date": None}
         )
         figure.savefig(image, format=format, metadata=metadata)
-    return image.getvalue()
+    return _small(image) if format == "png" else image.getvalue()
+
+
+def _small(image: io.BytesIO) -> bytes:
+    """A PNG with a palette of its own: a third of the size, and no difference to be seen."""
+    out = io.BytesIO()
+    Image.open(image).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+    return out.getvalue()

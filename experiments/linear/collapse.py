@@ -18,6 +18,7 @@ from rdm_jax.plotting import PALETTE
 WIDTH = 4
 END = 400.0
 NOISE, DECAY = (0.0, 3.0), (0.01, 0.3)
+STARTS, LEVELS = (0.02, 1.0), (0.01, 0.25)
 FIXED_NOISE = 0.25
 ALIVE = 1e-3  # of the size at the start
 SHADES = ListedColormap(["#f2f2f2", "#c6dbea", "#94bfdb", "#5a9fca", "#2a7ab0"])
@@ -30,9 +31,9 @@ def compute(options: Any, tell: Tell) -> Outcome:
     survived = phases(noise, decay, options.seed)
     edge = np.asarray(dynamics.critical_weight_decay(noise))
     tell("basins", 0.7)
-    start, levels = np.linspace(0.02, 1.0, options.grid), np.linspace(0.01, 0.25, options.grid)
+    start, levels = (np.linspace(*span, options.grid) for span in (STARTS, LEVELS))
     kept = basins(start, levels)
-    lower, upper = branches_of(levels)
+    lower, _ = branches_of(levels)
     right = np.mean((survived > 0) == (decay[:, None] <= edge[None, :]))
     inside = np.mean(kept == (start[:, None] >= lower[None, :]))
     step = decay[1] - decay[0]
@@ -51,8 +52,7 @@ def compute(options: Any, tell: Tell) -> Outcome:
         "start": start,
         "levels": levels,
         "kept": kept.astype(float),
-        "lower": lower,
-        "upper": upper,
+        "theory": theory_curves(),
     }
     return Outcome(data, findings)
 
@@ -101,6 +101,13 @@ def branches_of(decay: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(found.edge), np.asarray(found.predictor)
 
 
+def theory_curves() -> dict[str, np.ndarray]:
+    """Both fixed points, up to the weight decay where they meet."""
+    decay = np.linspace(LEVELS[0], float(dynamics.critical_weight_decay(FIXED_NOISE)), 200)
+    lower, upper = branches_of(decay)
+    return {"decay": decay, "lower": lower, "upper": upper}
+
+
 def boundary(survived: np.ndarray, decay: np.ndarray) -> np.ndarray:
     """For each noise the weight decay halfway between the last survivor and the first collapse."""
     count = np.sum(survived > 0, axis=0)
@@ -129,12 +136,11 @@ def phase(figure: Figure, ax: Axes, data: Mapping[str, Any]) -> None:
 
 def basin(ax: Axes, data: Mapping[str, Any]) -> None:
     """Starts against weight decay at one noise."""
-    levels, lower, upper = (np.array(data[name], float) for name in ("levels", "lower", "upper"))
-    ax.pcolormesh(levels, data["start"], data["kept"], cmap=SHADES, vmin=-0.125, vmax=1.125)
-    exists = upper > 0
-    ax.plot(levels[exists], upper[exists], color="white")
+    theory = data["theory"]
+    ax.pcolormesh(data["levels"], data["start"], data["kept"], cmap=SHADES, vmin=-0.125, vmax=1.125)
+    ax.plot(theory["decay"], theory["upper"], color="white")
     ax.text(0.03, 0.82, "theory: p+, where modes end", color="white", fontsize=8)
-    ax.plot(levels[exists], lower[exists], color=PALETTE[1])
+    ax.plot(theory["decay"], theory["lower"], color=PALETTE[1])
     ax.text(0.02, 0.3, "theory: p-, edge of the basin", color="white", fontsize=8)
     ax.set(xlabel="weight decay, eta (1 / time)", ylabel="predictor at the start, p(0)")
     ax.set_title(f"one balanced mode, sigma² = {FIXED_NOISE}")

@@ -137,12 +137,13 @@ THEORY = {loss: theory_of(loss) for loss in LOSSES}
 
 def draw(figure: Figure, data: Mapping[str, Any]) -> None:
     """The planes above, trajectories and frequencies below."""
-    axes = figure.subplots(2, 2)
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    planes = top.subplots(1, 2)
     limit = max(np.abs(np.array(plane, float)).max() for plane in data["planes"].values())
-    for ax, loss in zip(axes[0], LOSSES, strict=True):
+    for ax, loss in zip(planes, LOSSES, strict=True):
         image = map_of_signs(ax, data, loss, limit)
-    figure.colorbar(image, ax=list(axes[0]), label="d erank/dt (1 / time)", shrink=0.9)
-    left, right = axes[1]
+    top.colorbar(image, ax=list(planes), label="d erank/dt (1 / time)", shrink=0.9)
+    left, right = bottom.subplots(1, 2)
     for colour, loss in zip(PALETTE, LOSSES, strict=False):
         path, falls = data["paths"][loss], data["falls"][loss]
         left.plot(path["time"], path["predicted"], color=colour, label=LABELS[loss])

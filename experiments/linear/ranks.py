@@ -23,7 +23,7 @@ def compute(options: Any, tell: Tell, level: str) -> Outcome:
     data = {"runs": [series(run) for run in found]}
     findings = [
         Finding(
-            f"relative error of both ranks: {run.name}",
+            f"error of the ranks: {run.name}",
             float(np.mean(errors)),
             spread=float(np.std(errors)),
         )
