@@ -42,14 +42,16 @@ def apply(
     rank, and the null direction that batch normalisation leaves when n <= d can't win; ``null_directions`` counts
     them. A zero matrix stays zero.
 
-    ``"exact"`` has the accuracy of an SVD up to these bounds: in addition to the SVD's own rounding, about
-    eps * s_max / s for the smallest s that matters, the error is below about 200 eps of the largest singular value
-    of the output, and for the gradient about sqrt(eps) (3e-4 in float32) of the largest gain. Where a Gram matrix
-    could not keep that, an orthogonal factorisation is used instead, which takes about twice as long. On a CPU, with a
-    few hundred directions, OPENBLAS_NUM_THREADS=1 in the environment makes it faster: more threads gain LAPACK nothing
+    ``"exact"`` has the accuracy of an SVD, about eps * s_max / s for the smallest s that matters. Where a Gram matrix
+    takes its place, about twice as fast, that adds at most about 200 eps of the largest singular value of the output,
+    and to the gradient about sqrt(eps) (3e-4 in float32) of the largest gain, both to first order. On a CPU, with a few
+    hundred directions, OPENBLAS_NUM_THREADS=1 in the environment makes it faster: more threads gain LAPACK nothing
     there, and go on spinning for 20 ms on the cores that the matrix products need.
-    ``"matmul"`` uses matrix products only, for power(-1), power(-1/2), power(1/2), power(1) and power(2), with an
-    error of about 30 eps (s_max / s)^2 in direction s: see ``filtered_by_products``.
+
+    ``"matmul"`` uses matrix products only, for power(-1), power(-1/2), power(1/2), power(1) and power(2). Small
+    directions are damped, by about 30 eps (s_max / s)^2 in direction s, and rounding adds up to about sqrt(eps) of the
+    largest singular value of the output; negative powers of nearly null directions lose more: see
+    ``filtered_by_products``.
 
     The filter and the options are static: ``jax.jit(lambda z: apply(power(1), z))``. Derivatives of first order
     only, in either mode; the second is 0, because W is a constant.

@@ -26,9 +26,14 @@ def filtered_by_products(filter: Filter, features: Features, online: bool, per_s
     """Features with singular values s^(1 + a), for a = -1, -1/2, 1/2, 1 or 2; see ``apply``.
 
     The gain is s^a (1 + r)^(a/2) / (1 + r)^2 with r = 8 eps * size / s^2 (a = 2 has r = 0), size between s_max^2
-    and sqrt(k) s_max^2 for k = min(n, d): (tr A^4)^(1/4) for the Gram matrix A. So in direction s the relative error
-    is about 20 eps size / s^2, and directions below about 1e-3 s_max in float32 (4e-8 in float64) are damped to 0,
-    smoothly: there is no sharp cut as there is with ``"exact"``.
+    and sqrt(k) s_max^2 for k = min(n, d): (tr A^4)^(1/4) for the Gram matrix A. So direction s is damped by about
+    20 eps size / s^2, and one below about 1e-3 s_max in float32 (4e-8 in float64) to 0, smoothly: there is no sharp cut
+    as there is with ``"exact"``. Rounding in the iteration adds up to about sqrt(eps) / 2 (2e-4 in float32) of the
+    largest singular value of the output: in all directions, and the more of it the more of them are small.
+
+    Gains of a < 0 are uncertain in directions near 1e-3 s_max, by a few percent of the largest gain, and in null
+    directions by all of it. Those don't show in the output, because features have nothing there, nor in the gradient
+    if n < d. If n >= d they do: take ``"exact"`` for negative powers of features that may have null directions.
 
     Args:
         filter: ``power`` of one of these exponents.
