@@ -25,8 +25,8 @@ class LinearOptions(Options):
 
     only: tuple[str, ...] = ()
     """Run these parts only."""
-    designs: tuple[str, ...] = tuple(FAMILIES)
-    """Look at these designs only."""
+    designs: tuple[str, ...] = ()
+    """Look at these designs only (default: all)."""
     modes: int = 8
     """Width of the features, d."""
     samples: int = 2048

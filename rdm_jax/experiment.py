@@ -35,6 +35,7 @@ from rdm_jax.commandline import Options
 __all__ = ["Experiment", "Finding", "Outcome", "Part", "PartError", "Tell", "main", "plain", "summary"]
 
 _RESULTS = "results.json"
+_CHANCE = "Chance: what the number reaches when modes are shuffled; one shuffling in 20 does better."
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "numpy", "diffrax", "flax", "optax", "matplotlib")
 
 Tell = Callable[[str, float], None]  # what is being done, and the share of the part that is finished
@@ -287,15 +288,24 @@ def _cell(finding: Mapping[str, Any], column: str) -> str:
     value = finding[column]
     if value is None:
         return ""
-    spread = f" ± {finding['spread']:.1g}" if column == "measured" and finding["spread"] is not None else ""
+    spread = (
+        f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{finding['spread']:.1g}"
+        if column == "measured" and finding["spread"] is not None
+        else ""
+    )
     return f"{value + 0.0:.3g}{spread}"  # + 0.0: no negative zero
 
 
 def _page(results: Mapping[str, Any], folder: Path) -> str:
     sections = "".join(_section(name, part, folder) for name, part in results["parts"].items())
-    config = ", ".join(f"{name} {value}" for name, value in results["config"].items() if name != "out")
-    notes = f"{reporting.facts(results['run'])}; {config}."
+    notes = f"{reporting.facts(results['run'])}; {_options(results['config'])}."
     return reporting.page(results["title"], results["about"], notes, sections)
+
+
+def _options(config: Mapping[str, Any]) -> str:
+    """The options that say something, in one line."""
+    said = {name: value for name, value in config.items() if name != "out" and value not in (None, [])}
+    return ", ".join(f"{n} {' '.join(map(str, v)) if isinstance(v, list) else v}" for n, v in said.items())
 
 
 def _section(name: str, part: Mapping[str, Any], folder: Path) -> str:
@@ -308,5 +318,7 @@ def _section(name: str, part: Mapping[str, Any], folder: Path) -> str:
         columns = _columns(part["findings"])
         rows = ([html.escape(f["quantity"]), *(_cell(f, column) for column in columns)] for f in part["findings"])
         pieces.append(reporting.table(["", *columns], rows))
+    if any(finding["chance"] is not None for finding in part["findings"]):
+        pieces.append(reporting.tag("p", reporting.tag("small", _CHANCE)))
     pieces += [reporting.tag("p", html.escape(remark)) for remark in part["remarks"]]
     return reporting.tag("section", "".join(pieces), id=name)

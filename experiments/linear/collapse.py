@@ -150,8 +150,8 @@ PART = Part(
     "collapse",
     "Where branches collapse",
     "Left: the share of modes alive at t = 400 in the full matrix equations, from starts that are neither aligned nor "
-    "balanced; above the curve theory says that every mode collapses. Right: whether one balanced mode survives "
-    "(blue), by where its predictor starts; theory's fixed points are drawn on it.",
+    "balanced; above the curve theory says that every mode collapses, ever more slowly towards it. Right: whether one "
+    "balanced mode survives (blue), by where its predictor starts; theory's fixed points are drawn on it.",
     compute,
     draw,
     (6.8, 4.4),

@@ -64,7 +64,7 @@ class Family(NamedTuple):
 
 def runs(options: Any, tell: Tell, *levels: str) -> Iterator[Run]:
     """All settings of the designs that the options name, at the given levels; computed once for equal sizes."""
-    chosen = [name for name in options.designs if FAMILIES[name].level in (levels or LEVELS)]
+    chosen = [name for name in options.designs or FAMILIES if FAMILIES[name].level in (levels or LEVELS)]
     for number, name in enumerate(chosen):
         tell(name, number / len(chosen))
         yield from family_runs(FAMILIES[name], options.sizes)

@@ -16,6 +16,16 @@ from rdm_jax.plotting import PALETTE
 SHOWN = 250  # points of each design in the scatter
 RESOLVED = 1e-6  # of the largest eigenvalue of the instant: smaller ones are not followed
 APART = 0.05  # of the largest spread of a run's rates: below it the modes have stopped moving apart
+AT_REST = 0.02  # of the largest rate of a run: the order of slower modes is a matter of noise
+
+
+def moving_correlation(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Rank correlation of the modes that are not at rest, over the instants that have three of them."""
+    moving = np.abs(predicted) > AT_REST * np.abs(predicted).max()
+    pairs = zip(predicted, measured, moving, strict=True)
+    return float(np.nanmean([agreement.rank_correlation(p[at], m[at]) for p, m, at in pairs if at.sum() >= 3]))
+
+
 QUANTITIES = {
     "rank correlation": agreement.rank_correlation,
     "explained variance": agreement.explained_variance,
@@ -55,7 +65,7 @@ def rates(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return predicted[chosen], np.log(after[chosen] / before[chosen]) / (2 * gap[chosen])
 
 
-def scores(predicted: np.ndarray, measured: np.ndarray, seed: int) -> dict[str, dict[str, float]]:
+def scores(predicted: np.ndarray, measured: np.ndarray, seed: int) -> dict[str, Any]:
     """Agreement, and what shuffled modes reach."""
     return {
         name: {
@@ -63,7 +73,7 @@ def scores(predicted: np.ndarray, measured: np.ndarray, seed: int) -> dict[str, 
             "chance": agreement.chance(statistic, predicted, measured, seed=seed),
         }
         for name, statistic in QUANTITIES.items()
-    }
+    } | {"moving": moving_correlation(predicted, measured)}
 
 
 def judge(level: str, found: list[dict[str, Any]]) -> list[Finding]:
@@ -75,6 +85,10 @@ def judge(level: str, found: list[dict[str, Any]]) -> list[Finding]:
         worst = min(values, key=lambda name: values[name]["measured"])
         findings.append(Finding(f"{quantity}: {level}, median", next(middle), chance=next(middle)))
         findings.append(Finding(f"  lowest: {worst}", values[worst]["measured"], chance=values[worst]["chance"]))
+    moving = {entry["name"]: entry["moving"] for entry in found if entry["level"] == level}
+    worst = min(moving, key=lambda name: moving[name])
+    findings.append(Finding(f"rank correlation of moving modes: {level}, median", float(np.median([*moving.values()]))))
+    findings.append(Finding(f"  lowest: {worst}", moving[worst]))
     return findings
 
 

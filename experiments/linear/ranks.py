@@ -31,7 +31,7 @@ def compute(options: Any, tell: Tell, level: str) -> Outcome:
         for errors in [[rank_error(run, seed) for seed in range(options.seeds)]]
     ]
     falling = [run.name for run in found if run.predicted.target_rank[-1] < run.predicted.target_rank[0] - 1e-6]
-    remark = f"The target's effective rank ends lower than it began for: {', '.join(falling) or 'none'}."
+    remark = f"The target's effective rank ends lower than it began for: {'; '.join(falling) or 'none'}."
     return Outcome(data, findings, [remark])
 
 
