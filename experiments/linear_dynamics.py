@@ -62,7 +62,7 @@ PRESETS = {
     "small": LinearOptions(preset="small", samples=512, seeds=3, steps=200, grid=24),
     "smoke": LinearOptions(
         preset="smoke",
-        designs=("filters-cosine", "learned", "linear"),
+        designs=("learned", "linear"),
         modes=4,
         samples=64,
         seeds=2,

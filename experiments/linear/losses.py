@@ -1,12 +1,13 @@
 """Squared error against cosine: a low-pass online filter can lower the rank under the first, not under the second."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from linear.designs import RECORDS, descend, over
+from linear.designs import RECORDS, descend
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -68,6 +69,13 @@ def plane(loss: str, grid: np.ndarray) -> np.ndarray:
 def rank_rates(loss: str, gains: np.ndarray, spectra: np.ndarray) -> np.ndarray:
     """d erank/dt, measured on features with exactly these spectra."""
     gains, spectra = (np.pad(values, ((0, 0), (0, WIDTH - values.shape[1]))) for values in (gains, spectra))
+    ranks = np.asarray(dynamics.require_success(short_step(loss)(gains, spectra)).record)
+    return (ranks[:, 1] - ranks[:, 0]) / INSTANT
+
+
+@cache
+def short_step(loss: str) -> Callable[..., dynamics.Solution]:
+    """One step of many features, from their gains and spectra; compiled once for equal numbers of them."""
     field = dynamics.feature_field(FeatureDesign(loss, online=given_gains))
     shape = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (2 * WIDTH, WIDTH)))[0] * (2 * WIDTH) ** 0.5
 
@@ -76,8 +84,7 @@ def rank_rates(loss: str, gains: np.ndarray, spectra: np.ndarray) -> np.ndarray:
         args = dynamics.FeatureParameters(online=gains)
         return dynamics.descend(field, state, args, learning_rate=INSTANT, steps=1, record=rank)
 
-    ranks = np.asarray(dynamics.require_success(over(one, gains, spectra)).record)
-    return (ranks[:, 1] - ranks[:, 0]) / INSTANT
+    return jax.jit(jax.vmap(one))
 
 
 def rank(t: Any, state: dynamics.ViewFeatures, args: Any) -> jax.Array:
@@ -118,21 +125,19 @@ def random_filters(loss: str, draws: int, seed: int) -> dict[str, list[float]]:
         pair = np.zeros((2, draws, WIDTH))
         pair[0, :, :d] = -np.sort(-rng.exponential(size=(draws, d)), axis=-1)
         pair[1, :, :d] = -np.sort(-rng.uniform(size=(draws, d)), axis=-1)
-        predicted.append(float(np.mean(np.asarray(THEORY[loss](*pair)) < 0)))
+        predicted.append(float(np.mean(np.asarray(theory_of(loss)(*pair)) < 0)))
         simulated.append(float(np.mean(rank_rates(loss, pair[1], pair[0]) < 0)))
     return {"predicted": predicted, "simulated": simulated}
 
 
-def theory_of(loss: str) -> Any:
+@cache
+def theory_of(loss: str) -> Callable[..., jax.Array]:
     """d erank/dt from spectra and gains."""
 
     def rate(spectrum: jax.Array, gains: jax.Array) -> jax.Array:
         return theory.effective_rank_rate(spectrum, theory.growth_rates(spectrum, online_gains=gains, loss=loss))
 
     return jax.jit(jax.vmap(rate))
-
-
-THEORY = {loss: theory_of(loss) for loss in LOSSES}
 
 
 def draw(figure: Figure, data: Mapping[str, Any]) -> None:

@@ -71,6 +71,7 @@ def test_rates_of_branches_are_the_flows_own_where_all_commute(name, x64, key, r
 
 def test_the_published_sign_of_squared_error(x64, monkeypatch):
     monkeypatch.setattr(losses, "WIDTH", 2)
+    losses.short_step.cache_clear()
     delta = 0.05
     gains = np.array([[0.5, 0.5 - delta], [0.9, 0.2]])
     falls, rises = losses.rank_rates("squared", gains, np.array([[2.0, 1.0], [2.0, 1.0]]))
