@@ -35,7 +35,10 @@ from rdm_jax.commandline import Options
 __all__ = ["Experiment", "Finding", "Outcome", "Part", "PartError", "Tell", "main", "plain", "summary"]
 
 _RESULTS = "results.json"
-_CHANCE = "Chance: what the number reaches when modes are shuffled; one shuffling in 20 does better."
+_EXPLAINED = {
+    "spread": "±: standard deviation over the seeds.",
+    "chance": "Chance: what the number reaches when modes are shuffled; one shuffling in 20 does better.",
+}
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "numpy", "diffrax", "flax", "optax", "matplotlib")
 
 Tell = Callable[[str, float], None]  # what is being done, and the share of the part that is finished
@@ -318,7 +321,8 @@ def _section(name: str, part: Mapping[str, Any], folder: Path) -> str:
         columns = _columns(part["findings"])
         rows = ([html.escape(f["quantity"]), *(_cell(f, column) for column in columns)] for f in part["findings"])
         pieces.append(reporting.table(["", *columns], rows))
-    if any(finding["chance"] is not None for finding in part["findings"]):
-        pieces.append(reporting.tag("p", reporting.tag("small", _CHANCE)))
+    used = [text for name, text in _EXPLAINED.items() if any(f[name] is not None for f in part["findings"])]
+    if used:
+        pieces.append(reporting.tag("p", reporting.tag("small", " ".join(used))))
     pieces += [reporting.tag("p", html.escape(remark)) for remark in part["remarks"]]
     return reporting.tag("section", "".join(pieces), id=name)

@@ -114,7 +114,7 @@ PART = Part(
     "The filter that a predictor learns",
     "Gains on singular values against eigenvalues, at four times. Lines: the mode equations, from the population's "
     "numbers. Points: measured from the two branches' outputs, every mode of every seed. Dotted: the Wiener filter, "
-    "where an exact predictor would be. Rising curves are low-pass.",
+    "where an exact predictor would be. Rising curves are low-pass. Agreement is that of log gains.",
     compute,
     draw,
     (6.8, 5.8),

@@ -1,0 +1,45 @@
+"""The pages about experiments: their commands are understood, their figures are there and small."""
+
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = ["docs/dynamics.md", "experiments/README.md"]
+LARGEST = 100_000  # bytes of a figure: a clone should stay small
+
+
+def text(page):
+    return (ROOT / page).read_text()
+
+
+def commands():
+    found = [line for page in PAGES for line in re.findall(r"^python experiments/.*$", text(page), re.M)]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_is_understood(command):
+    words = [sys.executable, *shlex.split(command, comments=True)[1:], "--print-config"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"preset"' in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", text(page))
+    assert links and [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_figures_are_small_and_used():
+    figures = list((ROOT / "docs/figures").glob("*.png"))
+    shown = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
+    assert figures and [path.name for path in figures if f"figures/{path.name}" not in shown] == []
+    assert [path.name for path in figures if path.stat().st_size > LARGEST] == []
