@@ -7,7 +7,7 @@ dropping a hypothesis is a run-time switch, so the statement and all its ablatio
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -19,22 +19,26 @@ from rdm_jax.claims.claim import Ablation, Claim, Instance, Raw, Stratum
 from rdm_jax.claims.tape import Tape, blank_tapes
 from rdm_jax.types import Array
 
+# For programs that run a few times only: half the time to compile.
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
+
 _CHUNK_VALUES = 2**18  # numbers in one array of a chunk: small enough for the cache
 _RESOLVED = 1e4  # a margin is divided by its distance only where rounding is 1e-4 of that distance
 _STEPS = 60
+_BLOCK = 256  # restarts of a search that run at once
 _LEARNING_RATE = 0.08
 _UNRESOLVED = 1e30
 
 
 class Batch(NamedTuple):
-    """Instances with their free parameters, numbers of modes, validity, margins (n, k) and distances (n, k)."""
+    """Instances with their free parameters, numbers of modes, validity, margins and margins per distance, (n, k)."""
 
     raw: Raw
     instance: Instance
     modes: Any
     valid: Any
     margin: Any
-    distance: Any
+    ratio: Any
 
 
 class Worst(NamedTuple):
@@ -67,7 +71,7 @@ class CheckResult:
 class SearchResult:
     """What the gradient search found: ``best`` (normalised) and ``lowest`` (raw) margins, one a conclusion.
 
-    ``suspects`` are the end points whose raw float margin is negative; balls must tell whether they are violations.
+    ``suspects`` are the best points whose raw float margin is negative; balls must tell whether they are violations.
     """
 
     starts: int
@@ -105,19 +109,20 @@ def _valid(claim: Claim, instance: Instance, required: Array) -> Array:
     return jnp.all(held | ~required)
 
 
-def _switches(claim: Claim, ablation: Ablation | None) -> tuple[Array, Array]:
+def _switches(claim: Claim, ablation: Ablation | None) -> tuple[np.ndarray, np.ndarray]:
     """Which ablation is on, and which hypotheses are still required."""
-    dropped = jnp.array([a is ablation for a in claim.ablations], dtype=bool)
+    dropped = np.array([a is ablation for a in claim.ablations], dtype=bool)
     drops = ablation.drops if ablation else ()
-    return dropped, jnp.array([h.name not in drops for h in claim.hypotheses], dtype=bool)
+    return dropped, np.array([h.name not in drops for h in claim.hypotheses], dtype=bool)
 
 
 def _build(claim: Claim, raw: Raw, dropped: Array) -> Instance:
     return claim.build(raw, {a.name: dropped[i] for i, a in enumerate(claim.ablations)})
 
 
-def _normalised(claim: Claim, margin: Array | np.ndarray, distance: Array | np.ndarray) -> Array:
+def _normalised(claim: Claim, instance: Instance, margin: Array) -> Array:
     """Margin per distance where that can be resolved in float64, a large constant elsewhere."""
+    distance = _distance(claim, instance)
     resolved = distance > _RESOLVED * _errors(claim)
     return jnp.where(resolved, margin / jnp.where(resolved, distance, 1.0), _UNRESOLVED)
 
@@ -128,17 +133,22 @@ def _sample(claim: Claim, stratum: Stratum, vectors: Array, scalars: Array) -> t
     return claim.sample(tape, modes), modes
 
 
+def _compiler_options(claim: Claim, stratum: Stratum) -> dict[str, Any]:
+    return {} if stratum is claim.strata[0] else UNOPTIMISED
+
+
 @functools.lru_cache(maxsize=8)
 def _drawer(claim: Claim, stratum: Stratum) -> Any:
-    dropped, required = _switches(claim, None)
+    dropped, required = map(jnp.asarray, _switches(claim, None))
 
     def one(vectors: Array, scalars: Array) -> Batch:
         raw, modes = _sample(claim, stratum, vectors, scalars)
         instance = _build(claim, raw, dropped)
-        valid = _valid(claim, instance, required)
-        return Batch(raw, instance, modes, valid, claim.margin(instance), _distance(claim, instance))
+        margin = claim.margin(instance)
+        ratio = _normalised(claim, instance, margin)
+        return Batch(raw, instance, modes, _valid(claim, instance, required), margin, ratio)
 
-    return jax.jit(jax.vmap(one))
+    return jax.jit(jax.vmap(one), compiler_options=_compiler_options(claim, stratum))
 
 
 def batches(claim: Claim, stratum: Stratum, instances: int, seed: int, purpose: str = "check") -> Iterator[Batch]:
@@ -193,7 +203,7 @@ def check(claim: Claim, *, instances: int = 2**19, seed: int = 0) -> CheckResult
         for number, batch in enumerate(batches(claim, stratum, round(instances * stratum.share), seed)):
             ok = batch.valid[:, None]
             margin = np.where(ok, batch.margin, _UNRESOLVED)
-            ratio = np.where(ok, np.asarray(_normalised(claim, batch.margin, batch.distance)), _UNRESOLVED)
+            ratio = np.where(ok, batch.ratio, _UNRESOLVED)
             drawn += len(batch.valid)
             valid += int(batch.valid.sum())
             high += int((batch.valid & (batch.modes >= 32)).sum())
@@ -241,14 +251,14 @@ def _join(free: Any, fixed: Any) -> Raw:
 
 
 @functools.lru_cache(maxsize=8)
-def _searcher(claim: Claim) -> Any:
+def _searcher(claim: Claim, stratum: Stratum) -> Any:
     """The compiled search: (raw, switches) -> (undefined points, best ratios, lowest margins, with their instances)."""
     optimizer = optax.adam(_LEARNING_RATE)
 
     def objective(free: Any, fixed: Any, which: Array, dropped: Array, required: Array) -> Any:
         instance = _build(claim, _join(free, fixed), dropped)
         margin = claim.margin(instance)
-        ratio = _normalised(claim, margin, _distance(claim, instance))[which]
+        ratio = _normalised(claim, instance, margin)[which]
         return ratio, (_valid(claim, instance, required), margin[which], instance)
 
     gradient = jax.vmap(jax.value_and_grad(objective, has_aux=True), in_axes=(0, 0, 0, None, None))
@@ -271,7 +281,7 @@ def _searcher(claim: Claim) -> Any:
         _, _, best, lowest, undefined = jax.lax.scan(step, carry, None, length=_STEPS)[0]
         return undefined, best, lowest
 
-    return jax.jit(search)
+    return jax.jit(search, compiler_options=_compiler_options(claim, stratum))
 
 
 # The attack and all ablations of a claim set out from the same points.
@@ -281,35 +291,58 @@ def _starting_points(claim: Claim, stratum: Stratum, count: int, seed: int) -> B
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *drawn)
 
 
-def _search(claim: Claim, ablation: Ablation | None, starts: int, seed: int) -> SearchResult:
+def _blocks(claim: Claim, starts: int, seed: int) -> Iterator[tuple[Stratum, Batch]]:
+    """Starting points, in blocks of one size a stratum; the numbers of a stratum are rounded up to whole blocks."""
+    for stratum, count in _starts(claim, starts).items():
+        size = min(count, _BLOCK)
+        points = _starting_points(claim, stratum, -(-count // size) * size, seed)
+        for begin in range(0, count, size):
+            yield stratum, jax.tree.map(lambda leaf, b=begin, n=size: leaf[b : b + n], points)
+
+
+def _search(
+    claim: Claim, ablation: Ablation | None, starts: int, seed: int, enough: Callable[[SearchResult], bool]
+) -> SearchResult:
     require_x64()
     size = len(claim.conclusions)
-    best: list[Worst | None] = [None] * size
-    lowest: list[Worst | None] = [None] * size
-    suspects: list[tuple[int, Worst]] = []
-    undefined = total = 0
-    for stratum, count in _starts(claim, starts).items():
-        begin = _starting_points(claim, stratum, count, seed)
-        which = np.arange(count) % size
-        found = _searcher(claim)(begin.raw, begin.instance, which, *_switches(claim, ablation))
-        bad, *tracks = jax.tree.map(np.asarray, found)
-        undefined, total = undefined + int(bad), total + count
-        for i in range(size):
-            for record, track in zip((best, lowest), tracks, strict=True):
-                value = np.nan_to_num(track.value, nan=_UNRESOLVED, posinf=_UNRESOLVED)
-                batch = begin._replace(instance=track.instance)
-                record[i] = _lower(record[i], batch, np.where(which == i, value, _UNRESOLVED))
-        low = tracks[1]
-        batch = begin._replace(instance=low.instance)
-        suspects += [(int(which[i]), _take(batch, low.value, i)) for i in np.flatnonzero(low.value < 0).tolist()]
-    return SearchResult(total, undefined, tuple(best), tuple(lowest), tuple(suspects))
+    result = SearchResult(0, 0, (None,) * size, (None,) * size, ())
+    for stratum, begin in _blocks(claim, starts, seed):
+        which = (result.starts + np.arange(len(begin.modes))) % size
+        found = _searcher(claim, stratum)(begin.raw, begin.instance, which, *_switches(claim, ablation))
+        result = _merge(result, begin, which, *jax.tree.map(np.asarray, found))
+        if enough(result):
+            break
+    return result
+
+
+def _merge(
+    result: SearchResult, begin: Batch, which: np.ndarray, undefined: int, best: _Track, lowest: _Track
+) -> SearchResult:
+    """The result with what one more block of restarts has found."""
+
+    def lower(record: tuple[Worst | None, ...], track: _Track) -> tuple[Worst | None, ...]:
+        value = np.nan_to_num(track.value, nan=_UNRESOLVED, posinf=_UNRESOLVED)
+        batch = begin._replace(instance=track.instance)
+        return tuple(_lower(r, batch, np.where(which == i, value, _UNRESOLVED)) for i, r in enumerate(record))
+
+    batch = begin._replace(instance=lowest.instance)
+    negative = np.flatnonzero(lowest.value < 0).tolist()
+    suspects = tuple((int(which[i]), _take(batch, lowest.value, i)) for i in negative)
+    return SearchResult(
+        result.starts + len(which),
+        result.undefined + int(undefined),
+        lower(result.best, best),
+        lower(result.lowest, lowest),
+        result.suspects + suspects,
+    )
 
 
 def _starts(claim: Claim, starts: int) -> dict[Stratum, int]:
     """Restarts for each stratum: most in the first (small) one, a sixteenth for the others, which cost as much."""
     first, *others = [stratum for stratum in claim.strata if stratum.searched]
     each = starts // (16 * max(len(others), 1))
-    return {first: starts - each * len(others), **dict.fromkeys(others, each)}
+    shares = {first: starts - each * len(others), **dict.fromkeys(others, each)}
+    return {stratum: share for stratum, share in shares.items() if share}
 
 
 def attack(claim: Claim, *, starts: int = 4096, seed: int = 0) -> SearchResult:
@@ -334,10 +367,17 @@ def attack(claim: Claim, *, starts: int = 4096, seed: int = 0) -> SearchResult:
     >>> result.starts, round(result.best[0].value, 1) >= 0.0  # (large^2 - small^2)/(large - small)
     (64, True)
     """
-    return _search(claim, None, starts, seed)
+    return _search(claim, None, starts, seed, lambda result: False)
 
 
-def ablate(claim: Claim, ablation: Ablation, *, starts: int = 4096, seed: int = 0) -> SearchResult:
+def ablate(
+    claim: Claim,
+    ablation: Ablation,
+    *,
+    starts: int = 4096,
+    seed: int = 0,
+    enough: Callable[[SearchResult], bool] = lambda result: False,
+) -> SearchResult:
     """The search of `attack` with the same budget, with the hypotheses that ``ablation`` names dropped.
 
     Args:
@@ -345,6 +385,7 @@ def ablate(claim: Claim, ablation: Ablation, *, starts: int = 4096, seed: int = 
       ablation: one of its ablations.
       starts: restarts, as in `attack`.
       seed: the same seed gives the same numbers on the same machine.
+      enough: asked after every block of restarts whether what was found so far is enough; the rest is not searched.
 
     Returns:
       A `SearchResult`; its suspects are the candidates for a `counterexample`.
@@ -360,4 +401,4 @@ def ablate(claim: Claim, ablation: Ablation, *, starts: int = 4096, seed: int = 
     """
     if ablation not in claim.ablations:
         raise ValueError(f"claim {claim.name} has no ablation {ablation.name!r}: {[a.name for a in claim.ablations]}")
-    return _search(claim, ablation, starts, seed)
+    return _search(claim, ablation, starts, seed, enough)

@@ -14,11 +14,12 @@ import numpy as np
 
 from rdm_jax.claims.certify import (
     CertifyResult,
+    Counterexample,
     certify,
     certify_suspects,
     counterexample,
 )
-from rdm_jax.claims.claim import Claim, Law, Order, Statement
+from rdm_jax.claims.claim import Ablation, Claim, Law, Order, Statement
 from rdm_jax.claims.law import law
 from rdm_jax.claims.order import order
 from rdm_jax.claims.search import CheckResult, SearchResult, Worst, ablate, attack, check
@@ -102,8 +103,13 @@ def _ablation_records(claim: Claim, budget: Budget, seed: int, progress: Progres
     records = []
     for ablation in claim.ablations:
         progress(f"{claim.name}: ablate {ablation.name}")
-        result = ablate(claim, ablation, starts=budget.starts, seed=seed)
-        found = counterexample(claim, ablation, result.suspects)
+        found: list[Counterexample] = []
+
+        def enough(result: SearchResult, ablation: Ablation = ablation, found: list[Counterexample] = found) -> bool:
+            found.extend(filter(None, [counterexample(claim, ablation, result.suspects)]))
+            return bool(found)
+
+        result = ablate(claim, ablation, starts=budget.starts, seed=seed, enough=enough)
         records.append(
             {
                 "name": ablation.name,
@@ -111,7 +117,7 @@ def _ablation_records(claim: Claim, budget: Budget, seed: int, progress: Progres
                 "drops": list(ablation.drops),
                 "starts": result.starts,
                 "violations": len(result.suspects),
-                "counterexample": dataclasses.asdict(found) if found else None,
+                "counterexample": dataclasses.asdict(found[0]) if found else None,
             }
         )
     return records
