@@ -45,7 +45,7 @@ def timed(task: Callable[[], object]) -> float:
 
 def draw(claim: Claim, stratum: Stratum, subset: int, seed: int) -> tuple[Instance, np.ndarray, list[Instance]]:
     """A batch of the engine, the places of its first valid instances, and these one by one."""
-    batch = next(batches(claim, stratum, 1, seed))
+    batch = next(batches(claim, stratum, seed))
     places = np.flatnonzero(batch.valid)[:subset]
     return batch.instance, places, [jax.tree.map(lambda leaf, i=i: leaf[i], batch.instance) for i in places]
 

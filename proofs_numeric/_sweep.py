@@ -117,7 +117,9 @@ def _outcomes(key, runs):
         gains = spectra.singular_values(states.predictor[-1])
         return (*jax.vmap(_measured, (0, None))(states, moment), gains)
 
-    return jax.vmap(one)(jax.random.split(key, len(runs.width)), runs)
+    # A hundred at a time stay in the cache.
+    keys = jax.random.split(key, len(runs.width))
+    return jax.lax.map(lambda run: one(*run), (keys, runs), batch_size=100)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,12 +1,13 @@
 """The rigorous side of the engine: signs of margins in ball arithmetic, and counterexamples in short rationals.
 
 A ball encloses the true value, so its sign can't be a rounding error. Precision is doubled until the ball
-decides; where it never does, the verdict is "undecided", not a guess.
+decides; where it never does, the verdict is "undecided", not a guess. A float instance is an exact rational point:
+where it fails by less than rounding, and rounding has put it outside of the hypotheses, that is "outside".
 """
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from flint import arb, ctx, fmpq
 from rdm_jax.claims.claim import Ablation, Claim, Instance
 from rdm_jax.claims.search import Batch, Worst
 
-Verdict = Literal["holds", "fails", "undecided"]
+Verdict = Literal["holds", "fails", "undecided", "outside"]
 
 _PRECISIONS = (96, 192, 384, 768, 1536)  # bits
 _IDENTITY_RADIUS = arb(2) ** -60  # an identity holds when its residual is enclosed this tightly around 0
@@ -36,14 +37,16 @@ class Certificate:
 class CertifyResult:
     """Counts of verdicts over (instance, conclusion) pairs.
 
-    ``equality`` counts pairs on the equality set, which hold as equalities; ``misjudged`` counts float margins
-    further from their ball than the stated error, ``deviation`` is the largest deviation in units of that error.
+    ``outside`` counts pairs that fail at instances which rounding has put outside of the hypotheses; ``equality``
+    counts pairs on the equality set, which hold as equalities; ``misjudged`` counts float margins further from their
+    ball than the stated error, ``deviation`` is the largest deviation in units of that error.
     """
 
     instances: int
     holds: int
     fails: int
     undecided: int
+    outside: int
     equality: int
     misjudged: int
     deviation: float
@@ -141,6 +144,26 @@ def _deviation(value: float, ball: Any, error: float) -> float:
     return max(0.0, float((abs(arb(value) - ball.mid()) - ball.rad()).mid()) / error)
 
 
+def _certify_floats(
+    claim: Claim, instance: Instance, modes: int, width: int, which: Iterable[int] | None = None
+) -> list[Certificate]:
+    """Verdicts on an instance of floats.
+
+    "outside" where it fails by less than the stated float error and does not satisfy the hypotheses exactly.
+    """
+    which = range(len(claim.conclusions)) if which is None else list(which)
+    certificates = certify_instance(claim, _convert(instance, modes, width, arb), which=which)
+
+    def slight(number: int, certificate: Certificate) -> bool:
+        return certificate.verdict == "fails" and bool(certificate.ball > -claim.conclusions[number].error)
+
+    slips = [slight(number, certificate) for number, certificate in zip(which, certificates, strict=True)]
+    if not any(slips) or _satisfies(claim, None, _convert(instance, modes, width, lambda x: _shorten(x, None))):
+        return certificates
+    outside = [dataclasses.replace(certificate, verdict="outside") for certificate in certificates]
+    return [o if slip else c for slip, o, c in zip(slips, outside, certificates, strict=True)]
+
+
 def certify(claim: Claim, batch: Batch, *, limit: int | None = None) -> CertifyResult:
     """Decide the sign of every margin of a batch of instances in ball arithmetic.
 
@@ -160,22 +183,21 @@ def certify(claim: Claim, batch: Batch, *, limit: int | None = None) -> CertifyR
     >>> result.instances, result.holds, result.misjudged
     (5, 10, 0)
     """
-    counts = {"holds": 0, "fails": 0, "undecided": 0}
+    counts = dict.fromkeys(get_args(Verdict), 0)
     equality = misjudged = done = 0
     deviation, failing = 0.0, None
     width = _width(claim, batch)
     for index in np.flatnonzero(batch.valid)[:limit]:
         modes = int(batch.modes[index])
-        exact = _convert(jax.tree.map(lambda leaf, i=index: leaf[i], batch.instance), modes, width, arb)
-        certificates = certify_instance(claim, exact)
+        instance = jax.tree.map(lambda leaf, i=index: leaf[i], batch.instance)
+        certificates = _certify_floats(claim, instance, modes, width)
         for which, (conclusion, certificate) in enumerate(zip(claim.conclusions, certificates, strict=True)):
             counts[certificate.verdict] += 1
             equality += certificate.equality
             away = _deviation(float(batch.margin[index, which]), certificate.ball, conclusion.error)
             misjudged, deviation = misjudged + (away > 1), max(deviation, away)
             if certificate.verdict == "fails" and failing is None:
-                value = float(certificate.ball.mid())
-                failing = Worst(value, modes, jax.tree.map(lambda leaf, i=index: leaf[i], batch.instance))
+                failing = Worst(float(certificate.ball.mid()), modes, instance)
         done += 1
     return CertifyResult(done, **counts, equality=equality, misjudged=misjudged, deviation=deviation, failing=failing)
 
@@ -191,8 +213,8 @@ def certify_suspects(claim: Claim, suspects: Sequence[tuple[int, Worst]]) -> lis
     out = []
     for which, worst in suspects:
         width = next(s.width for s in claim.strata if worst.modes in s.dims)
-        exact = _convert(worst.instance, worst.modes, width, arb)
-        out.append((which, worst, certify_instance(claim, exact, which=[which])[0].verdict))
+        (certificate,) = _certify_floats(claim, worst.instance, worst.modes, width, which=[which])
+        out.append((which, worst, certificate.verdict))
     return out
 
 

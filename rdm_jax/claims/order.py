@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rdm_jax.claims.claim import Order
-from rdm_jax.claims.search import UNOPTIMISED, require_x64
+from rdm_jax.claims.search import require_x64
 
 TOLERANCE = 0.1
 
@@ -51,8 +51,7 @@ def order(claim: Order, *, seed: int = 0) -> OrderResult:
     """
     require_x64()
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(claim.name.encode()))
-    measure = jax.jit(lambda key: claim.measure(key, claim.sizes), compiler_options=UNOPTIMISED)
-    errors = np.asarray(measure(key))
+    errors = np.asarray(jax.jit(lambda key: claim.measure(key, claim.sizes))(key))
     if errors.ndim != 2 or errors.shape[1] != len(claim.sizes):
         raise ValueError(f"{claim.name}: measure must return (instances, {len(claim.sizes)}), got {errors.shape}")
     if not np.all(np.isfinite(errors) & (errors > 0)):

@@ -2,12 +2,13 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from rich import box
 from rich.table import Table
 
 from rdm_jax import reporting
+from rdm_jax.claims.certify import Verdict
 from rdm_jax.reporting import tag as _tag
 
 Record = Mapping[str, Any]
@@ -142,17 +143,21 @@ def _conclusions(claim: Record) -> str:
 def _claim_counts(claim: Record) -> str:
     check, attack, certificate = claim["check"], claim["attack"], claim["certify"]
     negative = attack["negative_floats"]
-    decided = certificate["holds"] + certificate["fails"] + certificate["undecided"]
+    decided = sum(certificate[verdict] for verdict in get_args(Verdict))
+
+    def outside(counts: Record) -> str:
+        return f", {counts['outside']:,} fail where rounding left the hypotheses" if counts["outside"] else ""
+
     return _tag(
         "p",
         f"{check['instances']:,} random instances, {check['high_dimensional']:,} of them with 32 modes or more. "
         f"Attacked from {attack['starts']:,} starts; {sum(negative.values()):,} margins came out negative in floats, "
         f"and ball arithmetic says of them: {negative['holds']:,} hold, {negative['fails']:,} fail, "
-        f"{negative['undecided']:,} undecided. "
+        f"{negative['undecided']:,} undecided{outside(negative)}. "
         f"Certified on {certificate['instances']:,} instances ({decided:,} margins): "
         f"{certificate['holds']:,} hold ({certificate['equality']:,} as equalities), {certificate['fails']:,} fail, "
-        f"{certificate['undecided']:,} undecided; float margins deviate from their balls by at most "
-        f"{certificate['deviation']:.2g} of their stated error.",
+        f"{certificate['undecided']:,} undecided{outside(certificate)}; "
+        f"float margins deviate from their balls by at most {certificate['deviation']:.2g} of their stated error.",
     )
 
 

@@ -5,6 +5,7 @@ do not depend on how many there are: every random stream belongs to a claim and 
 """
 
 import dataclasses
+import gc
 import importlib.util
 import json
 import multiprocessing
@@ -100,6 +101,7 @@ def _verify_file(
 def _work(connection: Connection, budget: Budget, seed: int, figures: Path | None) -> None:
     """A worker: tasks (name, path) come in, stages and records go out; ends when the other side closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.set_threshold(200_000)  # tracing makes many objects and few cycles
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAGS}".strip()
     jax.config.update("jax_enable_x64", True)
     while True:

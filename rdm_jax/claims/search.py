@@ -6,8 +6,9 @@ dropping a hypothesis is a run-time switch, so the statement and all its ablatio
 
 import dataclasses
 import functools
+import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,8 @@ from rdm_jax.types import Array
 # For programs that run a few times only: half the time to compile.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
-_CHUNK_VALUES = 2**18  # numbers in one array of a chunk: small enough for the cache
+_CHUNK_VALUES = 2**15  # numbers in one array of a chunk: small enough for the cache
+_SAMPLE = 2**14  # draws of a stratum that are kept for `certify`
 _RESOLVED = 1e4  # a margin is divided by its distance only where rounding is 1e-4 of that distance
 _STEPS = 60
 _BLOCK = 256  # restarts of a search that run at once
@@ -151,13 +153,21 @@ def _drawer(claim: Claim, stratum: Stratum) -> Any:
     return jax.jit(jax.vmap(one), compiler_options=_compiler_options(claim, stratum))
 
 
-def batches(claim: Claim, stratum: Stratum, instances: int, seed: int, purpose: str = "check") -> Iterator[Batch]:
-    """Batches of random instances until ``instances`` have been drawn (rounded up to whole batches of one size)."""
-    count = _CHUNK_VALUES // stratum.width
+def _chunk(stratum: Stratum) -> int:
+    return _CHUNK_VALUES // stratum.width
+
+
+def batches(claim: Claim, stratum: Stratum, seed: int, purpose: str = "check") -> Iterator[Batch]:
+    """Batches of random instances, all of one size, without end."""
+    count = _chunk(stratum)
     draw = _drawer(claim, stratum)
     random = generator(claim.name, f"{purpose}/{stratum.width}", seed)
-    for _ in range(-(-instances // count)):
+    while True:
         yield jax.tree.map(np.asarray, draw(*blank_tapes(random, count, claim.rows, stratum.width)))
+
+
+def _concatenate(several: Iterable[Batch]) -> Batch:
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *several)
 
 
 def _take(batch: Batch, column: np.ndarray, index: int) -> Worst:
@@ -172,19 +182,19 @@ def _lower(current: Worst | None, batch: Batch, column: np.ndarray) -> Worst | N
     return _take(batch, column, index)
 
 
-def check(claim: Claim, *, instances: int = 2**19, seed: int = 0) -> CheckResult:
+def check(claim: Claim, *, instances: int = 500_000, seed: int = 0) -> CheckResult:
     """Try a claim on random instances that satisfy its hypotheses; keep the worst of them.
 
     Args:
       claim: the claim.
-      instances: how many to draw, over all strata of the claim.
+      instances: how many to try, over all strata of the claim; rounded up to whole batches.
       seed: the same seed gives the same numbers on the same machine.
 
     Returns:
-      A `CheckResult`. Instances that fail a hypothesis are counted as drawn, not as instances.
+      A `CheckResult`. Draws that fail a hypothesis do not count as instances.
 
     Raises:
-      ValueError: float64 is not enabled, or no valid instance was drawn.
+      ValueError: float64 is not enabled, or none of the first draws of a stratum satisfies the hypotheses.
 
     >>> from rdm_jax.claims.example import SQUARES
     >>> with jax.enable_x64(True):
@@ -200,7 +210,14 @@ def check(claim: Claim, *, instances: int = 2**19, seed: int = 0) -> CheckResult
     normalised: list[Worst | None] = [None] * size
     sample: list[Batch] = []
     for stratum in claim.strata:
-        for number, batch in enumerate(batches(claim, stratum, round(instances * stratum.share), seed)):
+        enough = valid + round(instances * stratum.share)
+        kept: list[Batch] = []
+        for batch in batches(claim, stratum, seed):
+            if len(kept) * _chunk(stratum) < _SAMPLE:
+                kept.append(batch)
+            if not any(np.any(b.valid) for b in kept):
+                tried = f"{len(batch.valid)} draws of width {stratum.width}"
+                raise ValueError(f"claim {claim.name}: none of {tried} satisfies the hypotheses")
             ok = batch.valid[:, None]
             margin = np.where(ok, batch.margin, _UNRESOLVED)
             ratio = np.where(ok, batch.ratio, _UNRESOLVED)
@@ -212,10 +229,9 @@ def check(claim: Claim, *, instances: int = 2**19, seed: int = 0) -> CheckResult
             margin, ratio = (np.nan_to_num(a, nan=_UNRESOLVED) for a in (margin, ratio))
             worst = [_lower(worst[i], batch, margin[:, i]) for i in range(size)]
             normalised = [_lower(normalised[i], batch, ratio[:, i]) for i in range(size)]
-            if number == 0:
-                sample.append(batch)
-    if valid == 0:
-        raise ValueError(f"claim {claim.name}: none of {drawn} drawn instances satisfies the hypotheses")
+            if valid >= enough:
+                break
+        sample.append(_concatenate(kept))
     return CheckResult(
         valid, high, drawn, undefined, tuple(map(int, negative)), tuple(worst), tuple(normalised), tuple(sample)
     )
@@ -224,7 +240,7 @@ def check(claim: Claim, *, instances: int = 2**19, seed: int = 0) -> CheckResult
 class _Track(NamedTuple):
     """The best point of every restart so far: its value, and its instance."""
 
-    value: Array
+    value: Any
     instance: Instance
 
 
@@ -287,8 +303,9 @@ def _searcher(claim: Claim, stratum: Stratum) -> Any:
 # The attack and all ablations of a claim set out from the same points.
 @functools.lru_cache(maxsize=8)
 def _starting_points(claim: Claim, stratum: Stratum, count: int, seed: int) -> Batch:
-    drawn = list(batches(claim, stratum, count, seed, purpose="attack"))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *drawn)
+    chunks = -(-count // _chunk(stratum))
+    drawn = itertools.islice(batches(claim, stratum, seed, purpose="attack"), chunks)
+    return jax.tree.map(lambda leaf: leaf[:count], _concatenate(drawn))
 
 
 def _blocks(claim: Claim, starts: int, seed: int) -> Iterator[tuple[Stratum, Batch]]:
@@ -316,7 +333,7 @@ def _search(
 
 
 def _merge(
-    result: SearchResult, begin: Batch, which: np.ndarray, undefined: int, best: _Track, lowest: _Track
+    result: SearchResult, begin: Batch, which: np.ndarray, undefined: Any, best: _Track, lowest: _Track
 ) -> SearchResult:
     """The result with what one more block of restarts has found."""
 
