@@ -288,6 +288,7 @@ def _square(tall: Features) -> Moment:
 
 
 @jax.custom_jvp
+@jax.jit
 @_one_by_one
 def _singular_values(tall: Features) -> Spectrum:
     return jnp.linalg.svd(_square(tall), compute_uv=False)

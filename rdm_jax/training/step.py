@@ -244,15 +244,21 @@ def train(
     def one(state: TrainState, _: None) -> tuple[TrainState, Scalar]:
         return step(state, batches(state.step))
 
-    def chunk(state: TrainState, _: None) -> tuple[TrainState, tuple[Array, Any]]:
+    def advance(state: TrainState) -> tuple[TrainState, Array]:
+        return jax.lax.scan(one, state, length=every)
+
+    def wait(state: TrainState) -> tuple[TrainState, Array]:
+        return state, jnp.zeros_like(jax.eval_shape(advance, state)[1])
+
+    # The last record is one more round without steps: a second copy of it would double the time to compile.
+    def round(state: TrainState, more: Array) -> tuple[TrainState, tuple[Array, Any]]:
         before = record(state)
-        state, losses = jax.lax.scan(one, state, length=every)
+        state, losses = jax.lax.cond(more, advance, wait, state)
         return state, (losses, before)
 
-    state, (losses, records) = jax.lax.scan(chunk, state, length=steps // every)
-    last = record(state)
-    records = jax.tree.map(lambda several, one: jnp.concatenate([several, one[None]]), records, last)
-    return state, losses.reshape(-1), records
+    rounds = jnp.arange(steps // every + 1) < steps // every
+    state, (losses, records) = jax.lax.scan(round, state, rounds)
+    return state, losses[:-1].reshape(-1), records
 
 
 def ema_schedule(first: Number, last: Number, steps: int) -> Callable[[Array], Scalar]:

@@ -23,10 +23,10 @@ LINEAR = Encoder(
     lambda params, stats, inputs, train: Encoded(inputs @ params["weights"], {}, stats),
 )
 MEAN_FIELD = {
-    "online filter": ("rdm_simsiam", {"filter": "power:0.8"}),
-    "target filter, sum over the pairs": ("rdm_byol", {"side": "target", "weights": "shared"}),
-    "closed-form predictor": ("directpred", {"weights": "shared", "momentum": 0.0}),
-    "gradient as through the identity": ("isoloss", {"weights": "shared", "momentum": 0.0}),
+    "online-filter": ("rdm_simsiam", {"filter": "power:0.8"}),
+    "target-filter-and-sum-of-pairs": ("rdm_byol", {"side": "target", "weights": "shared"}),
+    "closed-form-predictor": ("directpred", {"weights": "shared", "momentum": 0.0}),
+    "gradient-as-through-the-identity": ("isoloss", {"weights": "shared", "momentum": 0.0}),
 }
 
 

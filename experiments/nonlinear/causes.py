@@ -1,0 +1,177 @@
+"""Where prediction and measurement part: one thing is changed at a time until they meet, or do not."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from nonlinear import growth, scores, threshold
+from nonlinear.designs import NETWORK, SETTING, Network, Run, Setting, again, run
+
+from rdm_jax.experiment import Finding, Outcome, Part, Tell
+from rdm_jax.plotting import PALETTE
+
+FILTER, LEARNED = "RDM-SimSiam online", "SimSiam"
+SOFTER = (1.0, 3.0, 10.0, 30.0)
+ANISOTROPY = (-0.5, 0.0, 0.5, 1.0)
+NETWORKS = {
+    "matrix, white inputs": (Network((), (), False), Setting(white=1.0, steepness=0.0)),
+    "matrix": (Network((), (), False), Setting(steepness=0.0)),
+    "perceptron without batch norm": (Network(batch_norm=False), SETTING),
+    "perceptron of width 16": (Network((16, 16), (16,)), SETTING),
+    "perceptron (as elsewhere)": (NETWORK, SETTING),
+    "perceptron of width 512": (Network((512, 512), (256,)), SETTING),
+}
+OPTIMISERS = {
+    "rate x 4": Setting(rate=0.08),
+    "as elsewhere": SETTING,
+    "rate / 4": Setting(rate=0.005),
+    "no momentum, rate x 4": Setting(rate=0.08, momentum=0.0),
+    "weight decay x 30": Setting(decay=3e-3),
+}
+
+
+def compute_ranks(options: Any, tell: Tell) -> Outcome:
+    """Rank differences: assignments at higher temperatures, and learned predictors under other view noise."""
+    softer = [entry for name in ("SwAV", "DINO") for entry in temperatures(name, options, tell)]
+    noises = []
+    for number, exponent in enumerate(ANISOTROPY):
+        tell(f"view noise ~ content^{exponent:g}", 0.5 + 0.5 * number / len(ANISOTROPY))
+        done = run(LEARNED, options.sizes, setting=Setting(exponent=exponent))
+        noises.append({"exponent": exponent} | ends(done.record, -1))
+    findings = [
+        *(_difference(f"{entry['name']}, temperatures x {entry['factor']:g}", entry) for entry in softer),
+        *(_difference(f"{LEARNED}, view noise ~ content^{entry['exponent']:g}", entry) for entry in noises),
+    ]
+    return Outcome({"softer": softer, "noises": noises}, findings)
+
+
+def temperatures(name: str, options: Any, tell: Tell) -> Iterable[dict[str, Any]]:
+    """The last probe of a run with all temperatures multiplied: towards the linear regime."""
+    tell(name, 0.0 if name == "SwAV" else 0.25)
+    done = run(name, options.sizes)
+    for factor in SOFTER:
+        own = {"temperature": 0.1 * factor}
+        own |= {"epsilon": 0.05 * factor} if name == "SwAV" else {"teacher_temperature": 0.07 * factor}
+        yield {"name": name, "factor": factor} | ends(again(done, options.sizes, **own))
+
+
+def ends(record: Any, at: int | None = None) -> dict[str, Any]:
+    """Measured and predicted rank difference over the target's rank, seed by seed."""
+    sides = (record.rank_difference, record.predicted.rank_difference, record.target.rank)
+    measured, predicted, rank = (side if at is None else side[:, at] for side in sides)
+    return {"measured": measured / rank, "predicted": predicted / rank}
+
+
+def _difference(quantity: str, entry: Mapping[str, Any]) -> Finding:
+    measured, predicted = entry["measured"], entry["predicted"]
+    return Finding(
+        f"rank difference over rank: {quantity}",
+        float(np.mean(measured)),
+        predicted=float(np.mean(predicted)),
+        spread=float(np.std(measured)),
+    )
+
+
+def compute_growth(options: Any, tell: Tell) -> Outcome:
+    """The ladder of growth rates for other networks and other optimisers."""
+    networks = []
+    for number, (title, (network, setting)) in enumerate(NETWORKS.items()):
+        tell(title, 0.6 * number / len(NETWORKS))
+        networks.append({"title": title} | ladder(run(FILTER, options.sizes, network, setting), options.seed))
+    optimisers = []
+    for number, (title, setting) in enumerate(OPTIMISERS.items()):
+        for name in (FILTER, LEARNED):
+            tell(f"{name}, {title}", 0.6 + 0.4 * number / len(OPTIMISERS))
+            done = run(name, options.sizes, setting=setting)
+            optimisers.append({"title": title, "name": name} | ladder(done, options.seed))
+    findings = [
+        Finding(f"predicted -> flow: {FILTER}, {one['title']}", one["predicted -> flow"], chance=one["chance"])
+        for one in networks
+    ] + [Finding(f"flow -> measured: {one['name']}, {one['title']}", one["flow -> measured"]) for one in optimisers]
+    return Outcome({"networks": networks, "optimisers": optimisers}, findings)
+
+
+def ladder(done: Run, seed: int) -> dict[str, Any]:
+    """Rank correlations of neighbouring rates, of the prediction with the flow, and the sign of d erank/dt."""
+    rate = growth.rates(done)
+    steps = growth.entry(done, seed)["ladder"]
+    ends = (rate.predicted, rate.flow, rate.mask)
+    return {
+        **steps,
+        "predicted -> flow": scores.rank_correlation(*ends),
+        "chance": scores.chance(scores.rank_correlation, *ends, seed),
+        "hits": threshold.entry(done, seed)["hits"],
+        "rank": done.record.features.rank[:, -1],
+    }
+
+
+def draw_ranks(figure: Figure, data: Mapping[str, Any]) -> None:
+    """Measured points beside predicted lines."""
+    left, right = figure.subplots(1, 2)
+    for number, name in enumerate(("SwAV", "DINO")):
+        chosen = [one for one in data["softer"] if one["name"] == name]
+        pair(left, [one["factor"] for one in chosen], chosen, PALETTE[number], name)
+    left.set(xscale="log", xlabel="factor on all temperatures", ylabel="rank difference / target's rank")
+    pair(right, [one["exponent"] for one in data["noises"]], data["noises"], PALETTE[2], LEARNED)
+    right.set(xlabel="exponent: view noise ~ content$^{exponent}$", ylim=(None, None))
+    for ax in (left, right):
+        ax.axhline(0, color="grey", linewidth=0.6)
+        ax.legend(fontsize=8)
+
+
+def pair(ax: Axes, places: list[float], entries: list[Mapping[str, Any]], colour: str, name: str) -> None:
+    """One design's predicted line and measured points with their range."""
+    measured, predicted = (np.array([one[side] for one in entries], float) for side in ("measured", "predicted"))
+    middle = measured.mean(1)
+    ax.plot(places, predicted.mean(1), color=colour, linestyle=":", label=f"{name}, predicted")
+    error = [middle - measured.min(1), measured.max(1) - middle]
+    ax.errorbar(places, middle, error, color=colour, fmt="o", markersize=4, elinewidth=0.8, label=f"{name}, measured")
+
+
+def draw_growth(figure: Figure, data: Mapping[str, Any]) -> None:
+    """Bars of rank correlation: for networks from theory to flow, for optimisers from flow to measured."""
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1])
+    ax = top.subplots()
+    groups(ax, data["networks"], (*growth.STEPS, "predicted -> flow"))
+    ax = bottom.subplots()
+    titles = [f"{one['title']}\n{one['name']}" for one in data["optimisers"]]
+    groups(ax, data["optimisers"], growth.STEPS, titles)
+    top.legend(*top.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
+
+
+def groups(ax: Axes, entries: list[Mapping[str, Any]], steps: Iterable[str], titles: list[str] | None = None) -> None:
+    """A row for each entry, a mark for each pair of rates."""
+    heights = -np.arange(len(entries))
+    for number, step in enumerate(steps):
+        values = np.array([one[step] for one in entries], float)
+        marker = "osD^"[number]
+        ax.plot(values, heights, marker, color=PALETTE[number], markersize=5, label=step.replace("->", "to"))
+    ax.set(yticks=heights, xlim=(-0.3, 1.03), xlabel="rank correlation")
+    ax.set_yticklabels(titles or [one["title"] for one in entries], fontsize=7.5)
+    ax.axvline(0, color="grey", linewidth=0.6)
+    ax.grid(axis="y", linewidth=0.4)
+
+
+RANKS = Part(
+    "causes_ranks",
+    "Why a rank difference is not the predicted one",
+    "Left: the assignments of trained networks with all temperatures multiplied by a factor. Theory (T10 to T12) is "
+    "that of small logits over the temperature, and holds where it says so. Right: SimSiam under view noise that grows "
+    "with a factor's content like a power of it, of one mean. Theory (T3): the predictor is the Wiener filter "
+    "m / lambda, constant where noise is proportional to content. Points: mean and range over the seeds.",
+    compute_ranks,
+    draw_ranks,
+    (6.8, 3.4),
+)
+GROWTH = Part(
+    "causes_growth",
+    "Why growth rates are not the predicted ones",
+    "Rank correlation between neighbouring rates of the ladder (theory, free features, flow through the parameters, "
+    "measured). Above: one fixed filter in other networks; a matrix on white inputs moves its features as if they were "
+    "free. Below: a fixed filter and a learned predictor under other learning rates, momentum and weight decay.",
+    compute_growth,
+    draw_growth,
+    (6.8, 7.2),
+)
