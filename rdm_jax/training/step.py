@@ -143,7 +143,9 @@ def make_step(
     *,
     ema: Schedule = 0.99,
     steps_per_epoch: int = 1,
-) -> Callable[[TrainState, ArrayLike], tuple[TrainState, Scalar]]:
+    microbatches: int = 1,
+    watch: Callable[[Pass], Any] | None = None,
+) -> Callable[[TrainState, ArrayLike], tuple[TrainState, Any]]:
     """The step: gradients, optimiser, then the moving averages of the target's weights.
 
     W <- W + update(gradient), and after it W_a <- tau W_a + (1 - tau) W where the method has target weights of its own.
@@ -157,12 +159,15 @@ def make_step(
         ema: tau in [0, 1], or a function of the step such as ``ema_schedule(0.99, 1.0, steps)``. Without target weights
             it has no meaning.
         steps_per_epoch: what the method's schedules count in: the epoch is step / steps_per_epoch.
+        microbatches: equal parts of the batch that go through the network one after the other, to save memory; the
+            gradient is their mean. Batch statistics, filters and assignments are then those of each part.
+        watch: what else to return of the pass, arrays (2, n, ...), such as ``lambda done: done.online.stages``.
 
     Returns:
-        ``(state, views) -> (state, loss)`` for views (2, n, ...).
+        ``(state, views) -> (state, loss)`` for views (2, n, ...); ``(state, (loss, watched))`` with ``watch``.
 
     Raises:
-        ValueError: tau outside [0, 1]; less than one step an epoch.
+        ValueError: tau outside [0, 1]; less than one step an epoch or one part; a batch that has no such parts.
 
     >>> from rdm_jax.methods import get
     >>> from rdm_jax.training import mlp_encoder
@@ -178,28 +183,36 @@ def make_step(
     """
     if steps_per_epoch < 1:
         raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+    if microbatches < 1:
+        raise ValueError(f"microbatches must be at least 1, got {microbatches}")
     if not callable(ema):
         require(0 <= ema <= 1, f"ema is a weight in [0, 1], got {ema}")
 
-    def step(state: TrainState, views: ArrayLike) -> tuple[TrainState, Scalar]:
+    def objective(params: Params, state: TrainState, views: Array, context: Context) -> tuple[Scalar, Any]:
+        done = forward(encoder, method, params, state, views, context)
+        target = None if state.target is None else state.target._replace(stats=done.target.stats)
+        carried = state._replace(stats=done.online.stats, states=done.evaluation.states, target=target)
+        return done.evaluation.loss, (carried, watch(done) if watch else ())
+
+    def step(state: TrainState, views: ArrayLike) -> tuple[TrainState, Any]:
         epoch = state.step / steps_per_epoch
-        context = Context(epoch=epoch)
-
-        def objective(params: Params) -> tuple[Scalar, tuple[States, Any, Any]]:
-            done = forward(encoder, method, params, state, views, context)
-            return done.evaluation.loss, (done.evaluation.states, done.online.stats, done.target.stats)
-
-        value, gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-        loss, (states, stats, target_stats) = value
+        found, passed = [], state
+        for part in _parts(jnp.asarray(views), microbatches):
+            slope = jax.value_and_grad(objective, has_aux=True)
+            (loss, (passed, seen)), gradients = slope(state.params, passed, part, Context(epoch=epoch))
+            found.append((loss, gradients, seen))
+        losses, several, seen = zip(*found, strict=True)
+        loss, gradients = (jax.tree.map(lambda *x: sum(x) / microbatches, *values) for values in (losses, several))
         updates, memory = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         frozen = {name: epoch < until for name, until in method.frozen.items()}
         params, memory = _held(frozen, (state.params, state.optimizer), (params, memory))
-        target = None
-        if state.target is not None:
+        target = passed.target
+        if target is not None:
             rate = ema(state.step) if callable(ema) else ema
-            target = Target(_averaged(method, state.target.params, params, rate), target_stats)
-        return TrainState(params, stats, target, states, memory, state.step + 1), loss
+            target = target._replace(params=_averaged(method, target.params, params, rate))
+        after = TrainState(params, passed.stats, target, passed.states, memory, state.step + 1)
+        return after, (loss, jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *seen)) if watch else loss
 
     return step
 
@@ -259,6 +272,12 @@ def train(
     rounds = jnp.arange(steps // every + 1) < steps // every
     state, (losses, records) = jax.lax.scan(round, state, rounds)
     return state, losses[:-1].reshape(-1), records
+
+
+def _parts(views: Array, count: int) -> list[Array]:
+    if views.shape[1] % count:
+        raise ValueError(f"a batch of {views.shape[1]} has no {count} equal parts: change one of them")
+    return jnp.split(views, count, axis=1)
 
 
 def ema_schedule(first: Number, last: Number, steps: int) -> Callable[[Array], Scalar]:

@@ -130,3 +130,30 @@ def test_ema_schedule_by_value():
 def test_bad_input_gets_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_parts_of_a_batch_add_up_and_what_is_watched_comes_in_order():
+    """The loss is a mean over rows without batch statistics, so that parts make no difference."""
+    state, method = _state(), get("linear")
+    whole, loss = jax.jit(make_step(AFFINE, method, sgd()))(state, VIEWS[0])
+    parted = make_step(AFFINE, method, sgd(), microbatches=4, watch=lambda done: done.online.features)
+    after, (same, seen) = jax.jit(parted)(state, VIEWS[0])
+    np.testing.assert_allclose(same, loss, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after, whole)
+    output = state.params.encoder["output"]
+    expected = VIEWS[0] @ np.asarray(output["kernel"]) + np.asarray(output["bias"])
+    np.testing.assert_allclose(seen, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="no 3 equal parts"):
+        make_step(AFFINE, method, sgd(), microbatches=3)(state, VIEWS[0])
+
+
+def test_parts_of_a_batch_have_statistics_of_their_own():
+    encoder, method = mlp_encoder((5,), projector=(), features=3), get("linear")
+    state = init_state(encoder, method, sgd(), jax.random.key(0), VIEWS[0])
+    step = jax.jit(make_step(encoder, method, sgd(), microbatches=2))
+    stats = step(state, VIEWS[0])[0].stats["backbone_norm"]
+    kernel, mean = np.asarray(state.params.encoder["backbone"]["kernel"]), np.zeros(5)
+    for part in np.split(VIEWS[0], 2, axis=1):
+        for view in part:
+            mean = 0.9 * mean + 0.1 * (view @ kernel).mean(0)
+    np.testing.assert_allclose(stats["mean"], mean, rtol=1e-4, atol=1e-6)
