@@ -12,9 +12,10 @@ from nonlinear.designs import NETWORK, SETTING, Network, Run, Setting, again, ru
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
 
-FILTER, LEARNED = "RDM-SimSiam online", "SimSiam"
+FILTER, LEARNED, CLOSED_FORM = "RDM-SimSiam online", "SimSiam", "IsoLoss"
 SOFTER = (1.0, 3.0, 10.0, 30.0)
 ANISOTROPY = (-0.5, 0.0, 0.5, 1.0)
+MEMORIES = (0.998, 0.99, 0.9, 0.0)  # of the moving average from which a predictor in closed form is computed
 NETWORKS = {
     "matrix, white inputs": (Network((), (), False), Setting(white=1.0, steepness=0.0)),
     "matrix": (Network((), (), False), Setting(steepness=0.0)),
@@ -93,6 +94,26 @@ def compute_growth(options: Any, tell: Tell) -> Outcome:
     return Outcome({"networks": networks, "optimisers": optimisers}, findings)
 
 
+def compute_memory(options: Any, tell: Tell) -> Outcome:
+    """A predictor in closed form, from moving averages that forget faster and faster."""
+    found = []
+    for number, memory in enumerate(MEMORIES):
+        tell(f"{CLOSED_FORM}, moving average {memory:g}", number / len(MEMORIES))
+        done = run(CLOSED_FORM, options.sizes, own=(("momentum", memory),))
+        found.append({"memory": memory} | ladder(done, options.seed) | ends(done.record, -1))
+    findings = [finding for one in found for finding in _of_memory(one)]
+    return Outcome({"name": CLOSED_FORM, "memories": found}, findings)
+
+
+def _of_memory(one: Mapping[str, Any]) -> list[Finding]:
+    where = f"{CLOSED_FORM}, moving average {one['memory']:g}"
+    return [
+        Finding(f"right sign of d erank/dt: {where}", one["hits"]),
+        Finding("  rank correlation, predicted and measured rates", one["predicted -> measured"]),
+        _difference(where, one),
+    ]
+
+
 def ladder(done: Run, seed: int) -> dict[str, Any]:
     """Rank correlations of neighbouring rates, of the prediction with the flow, and the sign of d erank/dt."""
     rate = growth.rates(done)
@@ -101,6 +122,7 @@ def ladder(done: Run, seed: int) -> dict[str, Any]:
     return {
         **steps,
         "predicted -> flow": scores.rank_correlation(*ends),
+        "predicted -> measured": scores.rank_correlation(rate.predicted, rate.measured, rate.mask),
         "chance": scores.chance(scores.rank_correlation, *ends, seed),
         "hits": threshold.entry(done, seed)["hits"],
         "rank": done.record.features.rank[:, -1],
@@ -128,6 +150,23 @@ def pair(ax: Axes, places: list[float], entries: list[Mapping[str, Any]], colour
     ax.plot(places, predicted.mean(1), color=colour, linestyle=":", label=f"{name}, predicted")
     error = [middle - measured.min(1), measured.max(1) - middle]
     ax.errorbar(places, middle, error, color=colour, fmt="o", markersize=4, elinewidth=0.8, label=f"{name}, measured")
+
+
+def draw_memory(figure: Figure, data: Mapping[str, Any]) -> None:
+    """Hits and rank correlation, and the rank difference, over how long the moving average remembers."""
+    left, right = figure.subplots(1, 2)
+    found = data["memories"]
+    places = np.arange(len(found))
+    left.plot(places, [one["hits"] for one in found], "o-", color=PALETTE[0], label="right sign of d erank/dt")
+    correlated = [one["predicted -> measured"] for one in found]
+    left.plot(places, correlated, "s-", color=PALETTE[1], label="rank correlation of the rates")
+    left.set(ylim=(-0.1, 1.05))
+    pair(right, list(places), found, PALETTE[2], data["name"])
+    right.set(ylabel="rank difference / target's rank", ylim=(0, None))
+    for ax in (left, right):
+        ax.set(xlabel="weight of the past in the moving average")
+        ax.set_xticks(places, [f"{one['memory']:g}" for one in found])
+        ax.legend(fontsize=8)
 
 
 def draw_growth(figure: Figure, data: Mapping[str, Any]) -> None:
@@ -163,6 +202,17 @@ RANKS = Part(
     "m / lambda, constant where noise is proportional to content. Points: mean and range over the seeds.",
     compute_ranks,
     draw_ranks,
+    (6.8, 3.4),
+)
+MEMORY = Part(
+    "causes_memory",
+    "Why a predictor in closed form is not the predicted one",
+    "IsoLoss computes its predictor from a moving average of the features' correlation; by default the past has weight "
+    "0.998, a memory of 500 steps, nearly the length of these runs. Theory is that of a predictor which knows the "
+    "correlation of the moment. Left: how well rates and the sign of d erank/dt are predicted. Right: the rank "
+    "difference, mean and range over the seeds.",
+    compute_memory,
+    draw_memory,
     (6.8, 3.4),
 )
 GROWTH = Part(

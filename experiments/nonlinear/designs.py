@@ -131,9 +131,15 @@ def runs(options: Any, tell: Tell) -> Iterator[Run]:
 
 
 @cache
-def run(name: str, sizes: Sizes, network: Network = NETWORK, setting: Setting = SETTING) -> Run:
-    """Train and probe one design on all seeds."""
-    made = simulation(name, sizes, network)
+def run(
+    name: str,
+    sizes: Sizes,
+    network: Network = NETWORK,
+    setting: Setting = SETTING,
+    own: tuple[tuple[str, Any], ...] = (),
+) -> Run:
+    """Train and probe one design on all seeds; ``own``: options of the method that are not the design's."""
+    made = simulation(name, sizes, network, own)
     moments, free, flow, losses, states = made.run(numbers(setting), keys(sizes))
     steps = jnp.arange(free.shape[1]) * sizes.every
     record = jax.vmap(jax.vmap(partial(reading, made.method, sizes)), in_axes=(0, None))(moments, steps)
@@ -141,10 +147,10 @@ def run(name: str, sizes: Sizes, network: Network = NETWORK, setting: Setting = 
 
 
 @cache
-def simulation(name: str, sizes: Sizes, network: Network) -> Simulation:
+def simulation(name: str, sizes: Sizes, network: Network, own: tuple[tuple[str, Any], ...] = ()) -> Simulation:
     """The method, its encoder, and its compiled run."""
     design = table(sizes.modes)[name]
-    method = get(design.method, **design.options)
+    method = get(design.method, **{**design.options, **dict(own)})
     encoder = mlp_encoder(
         network.hidden, projector=network.projector, features=sizes.modes, batch_norm=network.batch_norm
     )

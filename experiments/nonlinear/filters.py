@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from nonlinear.designs import Run, runs
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
@@ -72,6 +74,7 @@ def draw(figure: Figure, data: Mapping[str, Any]) -> None:
             label = ("early", "middle", "end")[number]
             ax.loglog(moment["spectrum"], moment["measured"], "o", color=colour, markersize=3, label=label)
         ax.set_title(run["name"], fontsize=8.5)
+        few_ticks(ax)
     for ax in axes.flat[len(found) :]:
         ax.remove()
     for ax in axes[:, 0]:
@@ -80,6 +83,16 @@ def draw(figure: Figure, data: Mapping[str, Any]) -> None:
         ax.set_xlabel("eigenvalue of the features")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+
+
+def few_ticks(ax: Axes) -> None:
+    """Plain numbers, and never less than a factor of ten, so that a constant looks like one."""
+    low, high = ax.get_ylim()
+    middle = np.sqrt(low * high)
+    ax.set_ylim(min(low, middle / 10**0.5), max(high, middle * 10**0.5))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 PART = Part(

@@ -56,7 +56,7 @@ def chance(statistic: Statistic, predicted: np.ndarray, measured: np.ndarray, ma
 def shuffled(values: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each instant's values permuted over the modes that count."""
     places = np.argsort(~mask, axis=-1, kind="stable")
-    drawn = np.argsort(np.where(mask, rng.random(mask.shape), 2), axis=-1)
+    drawn = np.argsort(np.where(mask, rng.random(mask.shape), 2), axis=-1, kind="stable")
     out = np.empty_like(values)
     np.put_along_axis(out, places, np.take_along_axis(values, drawn, -1), -1)
     return out

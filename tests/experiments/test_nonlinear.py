@@ -1,0 +1,162 @@
+"""What the nonlinear experiment measures, on cases whose answer is known; the whole of it runs in tests/smoke."""
+
+import numpy as np
+import pytest
+from nonlinear import alignment, causes, designs, filters, growth, ranks, scores, threshold
+from nonlinear_dynamics import NonlinearOptions
+from scipy import stats
+
+from rdm_jax.methods import get
+from rdm_jax.training import Predicted, Record, StageRecord
+
+
+@pytest.fixture
+def table(rng):
+    """Predicted and measured values of some modes at several instants, and which count."""
+    predicted = rng.normal(size=(6, 9))
+    measured = predicted + rng.normal(size=(6, 9))
+    mask = rng.random((6, 9)) < 0.7
+    mask[0] = False  # too few modes: this instant does not count
+    mask[1] = np.arange(9) < 3
+    return predicted, measured, mask
+
+
+def counting(mask):
+    return [row for row in range(len(mask)) if mask[row].sum() >= scores.LEAST]
+
+
+def test_rank_correlation_is_spearmans_over_the_modes_that_count(table):
+    predicted, measured, mask = table
+    rows = counting(mask)
+    expected = np.mean([stats.spearmanr(predicted[i][mask[i]], measured[i][mask[i]])[0] for i in rows])
+    assert 0 < len(rows) < len(mask)
+    assert scores.rank_correlation(predicted, measured, mask) == pytest.approx(expected, abs=1e-12)
+
+
+def test_partial_rank_correlation_takes_the_third_ranks_out(table, rng):
+    predicted, measured, mask = table
+    order = rng.normal(size=mask.shape)
+    found = scores.partial_rank_correlation(order)(predicted, measured, mask)
+    expected = []
+    for i in counting(mask):
+        xy, xz, yz = (
+            stats.spearmanr(a[i][mask[i]], b[i][mask[i]])[0]
+            for a, b in ((predicted, measured), (predicted, order), (measured, order))
+        )
+        expected.append((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
+    assert found == pytest.approx(np.mean(expected), abs=1e-12)
+    # A prediction that is nothing but the order says nothing beyond it.
+    assert np.isnan(scores.partial_rank_correlation(order)(order, measured, mask))
+
+
+def test_explained_variance_is_that_of_the_best_factor(table):
+    predicted, measured, mask = table
+    counted = mask & (mask.sum(-1, keepdims=True) >= scores.LEAST)
+    x, y = predicted[counted], measured[counted]
+    residual = y - (x @ y / (x @ x)) * x
+    assert scores.explained(predicted, measured, mask) == pytest.approx(1 - residual @ residual / (y @ y))
+    assert scores.explained(-measured, measured, mask) == 0  # a factor below 0 is no prediction
+
+
+def test_shuffling_keeps_to_the_modes_that_count(table, rng):
+    predicted, measured, mask = table
+    drawn = scores.shuffled(predicted, mask, rng)
+    np.testing.assert_array_equal(drawn[~mask], predicted[~mask])
+    for row in range(len(mask)):
+        np.testing.assert_allclose(np.sort(drawn[row][mask[row]]), np.sort(predicted[row][mask[row]]))
+    assert np.any(drawn != predicted)
+    reached = scores.chance(scores.rank_correlation, predicted, measured, mask, seed=0)
+    assert -0.2 < reached < scores.rank_correlation(predicted, measured, mask)
+
+
+def test_entropy_rate_is_the_derivative_of_the_log_of_the_effective_rank(rng):
+    spectrum, rates = np.sort(rng.gamma(1.0, size=(4, 6)))[:, ::-1], rng.normal(size=(4, 6))
+
+    def log_rank(values):
+        shares = values / values.sum(-1, keepdims=True)
+        return -np.sum(shares * np.log(shares), -1)
+
+    ends = [log_rank(spectrum * np.exp(2 * step * rates)) for step in (1e-5, -1e-5)]
+    np.testing.assert_allclose(threshold.entropy_rate(spectrum, rates), (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
+
+
+def made_run(spectra, rates, steps):
+    """A run of two seeds whose eigenvectors stand still; all else is of no matter here."""
+    unknown = np.full(spectra.shape[:-1], np.nan)
+    stage = StageRecord(spectra, np.exp(-np.sum(_shares(spectra) * np.log(_shares(spectra)), -1)), unknown, unknown)
+    vectors = np.broadcast_to(np.eye(spectra.shape[-1]), (*spectra.shape, spectra.shape[-1]))
+    fields = dict.fromkeys(Record._fields, unknown)
+    fields |= {"online": stage, "target": stage, "features": stage, "vectors": vectors, "rates": rates, "stages": {}}
+    fields |= {"entropy_rate": threshold.entropy_rate(spectra, rates), "rank_difference": 0 * unknown}
+    fields |= {"alignment": np.ones_like(spectra), "gains": np.ones_like(spectra), "theta": np.ones_like(spectra)}
+    fields |= {"predicted": Predicted(np.ones_like(spectra), np.ones_like(spectra), 0 * unknown)}
+    design = designs.table(spectra.shape[-1])["SimSiam"]
+    return designs.Run("SimSiam", design, None, steps, Record(**fields), rates, rates, None)
+
+
+def _shares(spectra):
+    return spectra / spectra.sum(-1, keepdims=True)
+
+
+@pytest.fixture
+def moving(rng):
+    """Modes that grow at constant rates and keep their order."""
+    steps, put_in = np.arange(0, 220, 20), rng.uniform(-8e-4, 8e-4, size=(2, 6))
+    values = np.exp(-0.7 * np.arange(6)) * np.exp(2 * put_in[:, None] * steps[None, :, None])
+    assert np.all(np.diff(values, axis=-1) < 0)
+    return steps, values, np.broadcast_to(put_in[:, None], values.shape)
+
+
+def test_measured_rates_are_those_put_in(moving):
+    steps, values, rates = moving
+    found = growth.rates(made_run(values, rates, steps))
+    assert len(found.seed) > 10
+    np.testing.assert_allclose(found.measured, found.predicted, atol=2e-6)
+    entry = growth.entry(made_run(values, rates, steps), 0)
+    assert entry["scores"]["rank correlation"]["measured"] == pytest.approx(1)
+    assert entry["scores"]["explained variance"]["measured"] == pytest.approx(1, abs=1e-4)
+    wrong = growth.entry(made_run(values, -rates, steps), 0)
+    assert wrong["scores"]["rank correlation"]["measured"] == pytest.approx(-1)
+
+
+def test_the_sign_of_the_entropy_rate_hits_where_it_is_right(moving):
+    steps, values, rates = moving
+    assert threshold.entry(made_run(values, rates, steps), 0)["hits"] == 1
+    assert threshold.entry(made_run(values, -rates, steps), 0)["hits"] == 0
+    assert threshold.entry(made_run(values, rates, steps), 0)["explained"] > 0.99
+
+
+def test_a_filter_is_judged_up_to_its_scale(moving):
+    run = made_run(moving[1], moving[2], moving[0])
+    record = run.record._replace(gains=3 * run.record.gains)
+    assert filters.judge(run._replace(record=record))[0].measured == pytest.approx(0, abs=1e-7)
+    assert alignment.mean(run) == pytest.approx(np.ones((2, len(moving[0]))))
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 0.0, 1.0])
+def test_view_noise_has_the_mean_and_the_shape_that_it_is_asked_for(exponent):
+    signal, noise = designs.variances(designs.numbers(designs.Setting(noise=0.2, exponent=exponent)), 8)
+    assert float(noise.mean()) == pytest.approx(0.2, rel=1e-5)
+    np.testing.assert_allclose(noise / noise[0], (signal / signal[0]) ** exponent, rtol=1e-5)
+    signal, noise = designs.variances(designs.numbers(designs.Setting(noise=0.2, white=1.0)), 8)
+    np.testing.assert_allclose(signal + noise, 1.2, rtol=1e-6)
+
+
+def test_designs_are_the_methods_of_the_table_and_say_which_filters_are_fixed():
+    table = designs.table(8)
+    methods = {name: get(design.method, **design.options) for name, design in table.items()}
+    assert {method.name for method in methods.values()} == {
+        "simsiam", "byol", "linear", "directpred", "isoloss", "swav", "dino", "rdm_simsiam", "rdm_byol", "symsimsiam"
+    }  # fmt: skip
+    assert {name for name, design in table.items() if design.built_in} == {
+        name for name, method in methods.items() if method.name.startswith("rdm") or method.name == "symsimsiam"
+    }
+
+
+def test_options_that_make_no_sense_are_refused():
+    for wrong in ({"steps": 31}, {"modes": 2}, {"batch": 8}, {"seeds": 1}):
+        with pytest.raises(ValueError, match=f"--{next(iter(wrong))}"):
+            NonlinearOptions(**wrong)
+    with pytest.raises(ValueError, match="did you mean 'SimSiam'"):
+        NonlinearOptions(designs=("Simsiam",))
+    assert ranks.PART.name == "ranks" and causes.MEMORY.name == "causes_memory"
