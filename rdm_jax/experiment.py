@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import html
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
@@ -31,8 +29,9 @@ from rdm_jax import commandline, plotting, reporting
 from rdm_jax._checks import choose
 from rdm_jax._xla import quick_flags
 from rdm_jax.commandline import Options
+from rdm_jax.reporting import plain
 
-__all__ = ["Experiment", "Finding", "Outcome", "Part", "PartError", "Tell", "main", "plain", "summary"]
+__all__ = ["Experiment", "Finding", "Outcome", "Part", "PartError", "Tell", "main", "summary"]
 
 _RESULTS = "results.json"
 _EXPLAINED = {
@@ -136,32 +135,6 @@ def main(experiment: Experiment, presets: Mapping[str, Options], arguments: Sequ
     stopped = _run(parts, options, folder, results, console, experiment.float64)
     reporting.write(folder / "report.html", _page(results, folder))
     return _close(results, folder, console, stopped)
-
-
-def plain(value: Any, digits: int = 6) -> Any:
-    """Numbers, arrays and nested containers as JSON has them: lists, few digits, None for NaN and infinity.
-
-    Args:
-        value: anything made of numbers, text, arrays, dicts, lists and (named) tuples.
-        digits: significant ones of a float.
-
-    Returns:
-        The same of dicts, lists, numbers, text and None; a named tuple becomes a dict.
-
-    >>> plain({"a": np.array([1 / 3, np.nan]), "b": (np.int64(2), "text", True)})
-    {'a': [0.333333, None], 'b': [2, 'text', True]}
-    """
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry, digits) for key, entry in value.items()}
-    if hasattr(value, "_asdict"):
-        return plain(value._asdict(), digits)
-    if isinstance(value, list | tuple):
-        return [plain(entry, digits) for entry in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return plain(np.asarray(value).tolist(), digits)
-    if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-    return value
 
 
 def summary(results: Mapping[str, Any]) -> Table:

@@ -6,18 +6,46 @@ Pages need no network, no script and no other file. Cells and paragraphs are rea
 import base64
 import html
 import json
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import jax
+import numpy as np
 
-__all__ = ["dumps", "facts", "figure", "page", "provenance", "table", "tag", "write"]
+__all__ = ["dumps", "facts", "figure", "page", "plain", "provenance", "table", "tag", "write"]
+
+
+def plain(value: Any, digits: int = 6) -> Any:
+    """Numbers, arrays and nested containers as JSON has them: lists, few digits, None for NaN and infinity.
+
+    Args:
+        value: anything made of numbers, text, arrays, dicts, lists and (named) tuples.
+        digits: significant ones of a float.
+
+    Returns:
+        The same of dicts, lists, numbers, text and None; a named tuple becomes a dict.
+
+    >>> plain({"a": np.array([1 / 3, np.nan]), "b": (np.int64(2), "text", True)})
+    {'a': [0.333333, None], 'b': [2, 'text', True]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry, digits) for key, entry in value.items()}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict(), digits)
+    if isinstance(value, list | tuple):
+        return [plain(entry, digits) for entry in value]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return plain(np.asarray(value).tolist(), digits)
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+    return value
 
 
 def provenance(packages: Iterable[str]) -> dict[str, Any]:

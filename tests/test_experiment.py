@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rdm_jax import experiment
+from rdm_jax import experiment, reporting
 from rdm_jax.commandline import Options
 from rdm_jax.experiment import Experiment, Finding, Outcome, Part, PartError
 
@@ -114,14 +114,8 @@ def test_the_closing_table_fits_80_columns(capsys):
     finding = Finding(
         "a quantity that takes many words to describe, with a unit (1 / time)", 1234.5678, -0.00001234, 0.999
     )
-    part = {"title": "A part with a long title " * 3, "findings": [experiment.plain(finding)]}
+    part = {"title": "A part with a long title " * 3, "findings": [reporting.plain(finding)]}
     Console(width=80).print(experiment.summary({"parts": {"part": part}}))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "1.23e+03" in " ".join(lines) and "-1.23e-05" in " ".join(lines)
-
-
-def test_plain_keeps_digits_and_refuses_nothing():
-    assert experiment.plain(np.float32(1) / 3) == 0.333333
-    assert experiment.plain(12345678.0) == 12345700.0
-    assert experiment.plain([np.inf, (1, None), "x", True]) == [None, [1, None], "x", True]

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from rdm_jax import reporting
@@ -32,3 +33,9 @@ def test_provenance_leaves_out_what_is_not_installed():
     run = reporting.provenance(["numpy", "no-such-package"])
     assert list(run["packages"]) == ["numpy"]
     assert "numpy" in reporting.facts(run)
+
+
+def test_plain_keeps_digits_and_refuses_nothing():
+    assert reporting.plain(np.float32(1) / 3) == 0.333333
+    assert reporting.plain(12345678.0) == 12345700.0
+    assert reporting.plain([np.inf, (1, None), "x", True]) == [None, [1, None], "x", True]
