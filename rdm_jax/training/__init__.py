@@ -5,6 +5,7 @@ loops, and ``probe_state`` does so for a run. ``load`` gives image sets and ``au
 """
 
 from rdm_jax.training.augment import ViewConfig, augment, augment_views, evaluation_view, method_views
+from rdm_jax.training.checkpoint import CheckpointError, latest, read_meta, restore, save, saved_steps
 from rdm_jax.training.data import load
 from rdm_jax.training.dataset import DataNotFound, Dataset, Split, batch_order
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
@@ -28,6 +29,7 @@ from rdm_jax.training.synthetic_images import synthetic_images
 
 __all__ = [
     "Batch",
+    "CheckpointError",
     "DataNotFound",
     "Dataset",
     "Encoded",
@@ -59,6 +61,7 @@ __all__ = [
     "init_state",
     "input_moments",
     "latent_model",
+    "latest",
     "load",
     "loss_kind",
     "make_step",
@@ -72,7 +75,11 @@ __all__ = [
     "probe",
     "probe_state",
     "read",
+    "read_meta",
     "read_state",
+    "restore",
+    "save",
+    "saved_steps",
     "stream_batches",
     "synthetic_images",
     "train",
