@@ -11,7 +11,15 @@ from rdm_jax.training.dataset import DataNotFound, Dataset, Split, batch_order
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
 from rdm_jax.training.measure import Moments, measure, merge
 from rdm_jax.training.monitor import Velocities, measure_state, mode_rates, probe_state, read_state, velocities
-from rdm_jax.training.networks import Encoded, Encoder, encode_views, mlp_encoder, module_encoder
+from rdm_jax.training.networks import (
+    BatchNorm,
+    Encoded,
+    Encoder,
+    Projector,
+    encode_views,
+    mlp_encoder,
+    module_encoder,
+)
 from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
 from rdm_jax.training.step import (
     Params,
@@ -29,6 +37,7 @@ from rdm_jax.training.synthetic_images import synthetic_images
 
 __all__ = [
     "Batch",
+    "BatchNorm",
     "CheckpointError",
     "DataNotFound",
     "Dataset",
@@ -42,6 +51,7 @@ __all__ = [
     "Params",
     "Pass",
     "Predicted",
+    "Projector",
     "Record",
     "Split",
     "StageRecord",

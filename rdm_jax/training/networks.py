@@ -1,7 +1,8 @@
 """Encoders as pure functions of pytrees: a Flax module is taken apart once, and any network may take its place."""
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from rdm_jax._checks import choose
 from rdm_jax.methods.transform import Number
 from rdm_jax.types import Array, ArrayLike, PRNGKeyArray
 
-__all__ = ["Encoded", "Encoder", "encode_views", "mlp_encoder", "module_encoder"]
+__all__ = ["BatchNorm", "Encoded", "Encoder", "Projector", "encode_views", "mlp_encoder", "module_encoder"]
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}
 
@@ -89,8 +90,8 @@ def mlp_encoder(
 ) -> Encoder:
     """A perceptron and a projector: (linear, batch norm, activation) for each hidden width, then linear to d features.
 
-    Batch norm has momentum 0.9 and eps 1e-5, over the batch of one view, as published; the running variance is that
-    over n. Layers before a batch norm have no bias. Everything is computed in float32.
+    Batch norm is over the batch of one view, as published: see ``BatchNorm``. Layers before a batch norm have no bias.
+    Everything is computed in float32.
 
     Args:
         hidden: widths of the encoder's layers; none: the projector sees the inputs.
@@ -115,13 +116,24 @@ def mlp_encoder(
 
     Source: Chen and He 2021 (SimSiam); Ioffe and Szegedy 2015.
     """
-    choose(activation, _ACTIVATIONS, "activation")
-    if min([*hidden, *projector, features]) < 1:
-        raise ValueError(f"layers need at least 1 unit, got {hidden}, {projector} and {features} features")
-    layers = [(name, width) for name, width in zip(_layer_names(len(hidden)), hidden, strict=True)]
-    layers += [(f"projector{i}", width) for i, width in enumerate(projector)]
-    options = _Options(layers, features, activation, batch_norm, final_norm, float(scale))
-    return module_encoder(lambda shape, rngs: _Perceptron(shape, options, rngs))
+    layers = {name: width for name, width in zip(_layer_names(len(hidden)), hidden, strict=True)}
+    layers |= {f"projector{i}": width for i, width in enumerate(projector)}
+    _check(layers, features, activation, final_norm)
+    start = jax.nn.initializers.variance_scaling(float(scale) ** 2, "fan_in", "truncated_normal")
+
+    def build(shape: tuple[int, ...], rngs: nnx.Rngs) -> Projector:
+        return Projector(
+            shape[-1],
+            layers,
+            features,
+            activation=activation,
+            batch_norm=batch_norm,
+            final_norm=final_norm,
+            output_init=start,
+            rngs=rngs,
+        )
+
+    return module_encoder(build)
 
 
 def encode_views(encoder: Encoder, params: Any, stats: Any, views: ArrayLike, train: bool) -> Encoded:
@@ -153,56 +165,186 @@ def encode_views(encoder: Encoder, params: Any, stats: Any, views: ArrayLike, tr
     return Encoded(features, stages, stats)
 
 
-class _Options(NamedTuple):
-    layers: list[tuple[str, int]]
-    features: int
-    activation: str
-    batch_norm: bool
-    final_norm: bool
-    scale: float
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, with statistics in float32 whatever the inputs' type.
+
+    y = scale (x - mean) / sqrt(var + eps) + bias, with the batch's mean and its variance over n in training, and the
+    running ones in evaluation: r <- 0.9 r + 0.1 (the batch's), where the variance is that over n - 1.
+
+    Args:
+        width: d, of the last axis.
+        affine: whether there are ``scale`` and ``bias`` (d,), parameters that start as 1 and 0.
+        start: what ``scale`` starts as, if not 1.
+        groups: equal parts of the batch, in order, that are normalised each by itself; the running statistics take the
+            mean of theirs. With one part a device, on a batch shared by devices, nothing is sent between them.
+        momentum: the weight of the past, 0.9 in the line above.
+        epsilon: eps.
+
+    Raises:
+        ValueError: fewer than one part; on call, a batch that has no such parts.
+
+    >>> norm = BatchNorm(1, momentum=0.5)
+    >>> norm(jnp.array([[1.0], [3.0]]), train=True).round(3).tolist(), norm.mean[...].tolist(), norm.var[...].tolist()
+    ([[-1.0], [1.0]], [1.0], [1.5])
+
+    Source: Ioffe and Szegedy 2015.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        affine: bool = True,
+        start: Number = 1.0,
+        groups: int = 1,
+        momentum: Number = 0.9,
+        epsilon: Number = 1e-5,
+    ) -> None:
+        if groups < 1:
+            raise ValueError(f"batch norm needs at least 1 part of the batch, got groups={groups}")
+        self.affine, self.groups, self.momentum, self.epsilon = affine, groups, momentum, epsilon
+        if affine:
+            self.scale = nnx.Param(jnp.full(width, start, jnp.float32))
+            self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(width, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(width, jnp.float32))
+
+    def __call__(self, values: Array, *, train: bool) -> Array:
+        """Normalise a batch; in training, update the running statistics.
+
+        Args:
+            values: (n, ..., d).
+            train: whether to use the statistics of the batch.
+
+        Returns:
+            (n, ..., d) of the inputs' type.
+        """
+        wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        mean, variance = self._batch_statistics(wide) if train else (self.mean[...][None], self.var[...][None])
+        factor = jax.lax.rsqrt(variance + self.epsilon)
+        if self.affine:
+            factor = factor * self.scale[...][None]
+        shape = (-1, *(1,) * (values.ndim - 1), values.shape[-1])
+        parts = wide.reshape(self.groups if train else 1, -1, *values.shape[1:])
+        result = (parts - mean.reshape(shape)) * factor.reshape(shape)
+        if self.affine:
+            result = result + self.bias[...].reshape(shape)
+        return result.reshape(values.shape).astype(values.dtype)
+
+    def _batch_statistics(self, wide: Array) -> tuple[Array, Array]:
+        """Mean and variance over n of each part, (groups, d)."""
+        if wide.shape[0] % self.groups:
+            raise ValueError(f"a batch of {wide.shape[0]} has no {self.groups} equal parts for batch norm")
+        parts = wide.reshape(self.groups, -1, *wide.shape[1:])
+        axes = tuple(range(1, parts.ndim - 1))
+        mean = jnp.mean(parts, axes, keepdims=True)
+        # Not mean(x^2) - mean(x)^2, a difference of two large numbers where the mean is large.
+        variance = jnp.mean(jnp.square(parts - mean), axes)
+        n = math.prod(parts.shape[1:-1])
+        found = {"mean": jnp.mean(mean.reshape(variance.shape), 0), "var": jnp.mean(variance, 0) * n / max(n - 1, 1)}
+        for name, value in found.items():
+            old = getattr(self, name)
+            old[...] = (self.momentum * old[...] + (1 - self.momentum) * value).astype(old[...].dtype)
+        return mean.reshape(variance.shape), variance
 
 
-class _Perceptron(nnx.Module):
-    def __init__(self, shape: tuple[int, ...], options: _Options, rngs: nnx.Rngs) -> None:
-        self.names = tuple(name for name, _ in options.layers)
-        self.activation, self.batch_norm, self.final_norm = options[2:5]
-        widths = [*shape[-1:], *(width for _, width in options.layers)]
+class Projector(nnx.Module):
+    """A perceptron: (linear, batch norm, activation) for each hidden width, then linear to d features.
+
+    Layers before a batch norm have no bias.
+
+    Args:
+        inputs: width of what comes in.
+        hidden: the hidden layers' widths by name, or widths alone: they are then called ``projector0`` ....
+        features: d.
+        activation: ``"relu"`` or ``"gelu"``.
+        batch_norm: whether hidden layers are normalised.
+        final_norm: whether the features are, without learned scale and shift; ``"affine"``: with them.
+        groups: as for ``BatchNorm``.
+        dtype: of the products; None: of the inputs. Parameters and features are float32, or the inputs' wider type.
+        kernel_init: how the hidden layers' weights start; None: normal numbers of variance 1 / width, cut at two
+            standard deviations.
+        output_init: how the last layer's do.
+        rngs: of Flax.
+
+    Raises:
+        ValueError: a width below 1; an unknown activation; an unknown ``final_norm``.
+
+    >>> projector = Projector(4, (8,), 3, rngs=nnx.Rngs(0))
+    >>> features, stages = projector(jnp.ones((5, 4)), train=True)
+    >>> features.shape, {name: stage.shape for name, stage in stages.items()}
+    ((5, 3), {'projector0': (5, 8)})
+
+    Source: Chen and He 2021 (SimSiam); Grill et al. 2020 (BYOL).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Mapping[str, int] | Sequence[int],
+        features: int,
+        *,
+        activation: str = "relu",
+        batch_norm: bool = True,
+        final_norm: bool | str = False,
+        groups: int = 1,
+        dtype: Any = None,
+        kernel_init: Any = None,
+        output_init: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        layers = hidden if isinstance(hidden, Mapping) else {f"projector{i}": width for i, width in enumerate(hidden)}
+        _check(layers, features, activation, final_norm)
+        self.names, self.activation = tuple(layers), activation
+        self.batch_norm, self.final_norm = batch_norm, bool(final_norm)
+        default = nnx.nn.linear.default_kernel_init
+
+        def linear(before: int, after: int, use_bias: bool, start: Any) -> nnx.Linear:
+            options = {"use_bias": use_bias, "dtype": dtype, "kernel_init": start or default}
+            return nnx.Linear(before, after, **options, rngs=rngs)
+
+        widths = [inputs, *layers.values()]
         for name, before, after in zip(self.names, widths, widths[1:], strict=False):
-            setattr(self, name, nnx.Linear(before, after, use_bias=not self.batch_norm, rngs=rngs))
-            if self.batch_norm:
-                setattr(self, f"{name}_norm", _batch_norm(after, rngs, affine=True))
-        start = jax.nn.initializers.variance_scaling(options.scale**2, "fan_in", "truncated_normal")
-        use_bias = not options.final_norm
-        self.output = nnx.Linear(widths[-1], options.features, use_bias=use_bias, kernel_init=start, rngs=rngs)
-        if options.final_norm:
-            self.output_norm = _batch_norm(options.features, rngs, affine=False)
+            setattr(self, name, linear(before, after, not batch_norm, kernel_init))
+            if batch_norm:
+                setattr(self, f"{name}_norm", BatchNorm(after, groups=groups))
+        self.output = linear(widths[-1], features, not final_norm, output_init)
+        if final_norm:
+            self.output_norm = BatchNorm(features, affine=final_norm == "affine", groups=groups)
 
-    def __call__(self, inputs: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-        values, stages = inputs.astype(jnp.float32), {}
+    def __call__(self, values: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
+        """Features and, by name, the hidden layers.
+
+        Args:
+            values: (n, inputs).
+            train: as for ``BatchNorm``.
+
+        Returns:
+            (n, d), and each hidden layer (n, width).
+        """
+        wide = jnp.promote_types(values.dtype, jnp.float32)
+        values, stages = values.astype(wide), {}
         for name in self.names:
             values = getattr(self, name)(values)
             if self.batch_norm:
-                values = getattr(self, f"{name}_norm")(values, use_running_average=not train)
-            values = stages[name] = _ACTIVATIONS[self.activation](values)
-        values = self.output(values)
-        return self.output_norm(values, use_running_average=not train) if self.final_norm else values, stages
+                values = getattr(self, f"{name}_norm")(values, train=train)
+            values = _ACTIVATIONS[self.activation](values)
+            stages[name] = values.astype(wide)
+        values = self.output(values).astype(wide)
+        return self.output_norm(values, train=train) if self.final_norm else values, stages
+
+
+def _check(layers: Mapping[str, int], features: int, activation: str, final_norm: bool | str) -> None:
+    """Raise ValueError for a perceptron that cannot be built."""
+    choose(activation, _ACTIVATIONS, "activation")
+    if final_norm not in (True, False, "affine"):
+        raise ValueError(f"final_norm is True, False or 'affine', got {final_norm!r}")
+    if min([*layers.values(), features]) < 1:
+        raise ValueError(f"layers need at least 1 unit, got {list(layers.values())} and {features} features")
 
 
 def _layer_names(depth: int) -> list[str]:
     return [f"layer{i}" for i in range(depth - 1)] + ["backbone"] * bool(depth)
-
-
-def _batch_norm(width: int, rngs: nnx.Rngs, *, affine: bool) -> nnx.BatchNorm:
-    # The fast variance is a difference of two large numbers where the mean is large.
-    return nnx.BatchNorm(
-        width,
-        momentum=0.9,
-        epsilon=1e-5,
-        use_bias=affine,
-        use_scale=affine,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
 
 
 def _pure(module: nnx.Module, kind: type) -> Any:

@@ -50,7 +50,7 @@ def test_running_statistics_are_updated_by_one_view_after_the_other_and_used_in_
     mean, variance = np.zeros(5), np.ones(5)
     for view in INPUTS.astype(np.float64):
         values = view @ np.asarray(params["layer0"]["kernel"], np.float64)
-        mean, variance = 0.9 * mean + 0.1 * values.mean(0), 0.9 * variance + 0.1 * values.var(0)
+        mean, variance = 0.9 * mean + 0.1 * values.mean(0), 0.9 * variance + 0.1 * values.var(0, ddof=1)
     kept = encoded.stats["layer0_norm"]
     np.testing.assert_allclose(kept["mean"], mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(kept["var"], variance, rtol=1e-5)
