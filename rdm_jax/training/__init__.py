@@ -8,6 +8,16 @@ from rdm_jax.training.augment import ViewConfig, augment, augment_views, evaluat
 from rdm_jax.training.checkpoint import CheckpointError, latest, read_meta, restore, save, saved_steps
 from rdm_jax.training.data import load
 from rdm_jax.training.dataset import DataNotFound, Dataset, Split, batch_order
+from rdm_jax.training.evaluation import (
+    OnlineProbe,
+    ProbeResult,
+    embed,
+    init_online_probe,
+    knn_accuracy,
+    linear_probe,
+    online_accuracy,
+    update_online_probe,
+)
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
 from rdm_jax.training.measure import Moments, measure, merge
 from rdm_jax.training.monitor import Velocities, measure_state, mode_rates, probe_state, read_state, velocities
@@ -48,9 +58,11 @@ __all__ = [
     "LatentModel",
     "LossKind",
     "Moments",
+    "OnlineProbe",
     "Params",
     "Pass",
     "Predicted",
+    "ProbeResult",
     "Projector",
     "Record",
     "Split",
@@ -64,14 +76,18 @@ __all__ = [
     "augment_views",
     "batch_order",
     "ema_schedule",
+    "embed",
     "encode_views",
     "evaluation_view",
     "follow",
     "forward",
+    "init_online_probe",
     "init_state",
     "input_moments",
+    "knn_accuracy",
     "latent_model",
     "latest",
+    "linear_probe",
     "load",
     "loss_kind",
     "make_step",
@@ -82,6 +98,7 @@ __all__ = [
     "mlp_encoder",
     "mode_rates",
     "module_encoder",
+    "online_accuracy",
     "probe",
     "probe_state",
     "read",
@@ -94,5 +111,6 @@ __all__ = [
     "synthetic_images",
     "train",
     "two_views",
+    "update_online_probe",
     "velocities",
 ]

@@ -147,7 +147,10 @@ def test_arrays_stored_anew_are_refused(run, dtype):
     tree[kernel] = (tree[kernel] + (dtype == jnp.float32)).astype(dtype)
     shutil.rmtree(place)
     checkpoint._write_arrays(checkpoint._root(place), tree)
-    files = {name: checkpoint._file_digest(checkpoint._root(place / name)) for name in checkpoint._files(checkpoint._root(place))}
+    files = {
+        name: checkpoint._file_digest(checkpoint._root(place / name))
+        for name in checkpoint._files(checkpoint._root(place))
+    }
     reseal(manifest(run, 2), lambda text: text.update(files=files))
     what = "its digest differs" if dtype == jnp.float32 else "stored with dtype float16, and was saved with float32"
     refused(run, f"'params/encoder/kernel' is .*{what}.*step 1 is whole")
