@@ -1,0 +1,126 @@
+"""A run ends where it would have ended, whatever stopped it on the way; and says so when it can't go on."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rdm_jax.training import checkpoint, probe_state
+from rdm_jax.training.learner import init_learning, make_update
+from rdm_jax.training.run import CHECKPOINTS, Diverged, Interrupted, alarms, probe_views, read_metrics
+from tests.training import tiny_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 15
+
+
+def same(first, second):
+    leaves = [jax.tree.leaves(tree) for tree in (first, second)]
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(*leaves, strict=True))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, tiny_run.run(folder)
+
+
+def test_a_run_leaves_its_metrics_and_probes(whole):
+    folder, state = whole
+    assert int(state.train.step) == STEPS
+    losses = read_metrics(folder, "train")
+    assert [entry["step"] for entry in losses] == [5, 10, 15]
+    assert all(np.isfinite(entry["loss"]) and entry["images_per_second"] > 0 for entry in losses)
+    probes = read_metrics(folder, "probe")
+    assert [entry["step"] for entry in probes] == [0, 5, 10, 15]
+    own, data = tiny_run.learner(), tiny_run.dataset()
+    views, numbers = probe_views(own, data, tiny_run.PLAN)
+    assert len(set(numbers.tolist())) == 16
+    record = probe_state(own.encoder, own.method, state.train, views, steps_per_epoch=5)
+    assert probes[-1]["rank_difference"] == pytest.approx(float(record.rank_difference), rel=1e-3)
+    assert probes[-1]["stages"]["backbone"]["rank"] == pytest.approx(float(record.stages["backbone"].rank), rel=1e-3)
+
+
+def test_killed_at_any_moment_and_resumed_it_ends_the_same_bitwise(whole, tmp_path):
+    folder = tmp_path / "killed"
+    for moment in ("5", "save 1", "10", "save 1", "15"):
+        words = [sys.executable, "-W", "ignore", "-m", "tests.training.tiny_run", str(folder), moment]
+        done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    show = tiny_run.Silent()
+    state = tiny_run.run(folder, show)
+    assert show.notes and "resumed after step" in show.notes[0]
+    assert same(state, whole[1])
+    kept = [[e for e in read_metrics(place) if e["kind"] != "alarm"] for place in (folder, whole[0])]
+    for ours, theirs in zip(*kept, strict=True):
+        for entry in (ours, theirs):
+            entry.pop("images_per_second", None)
+        assert ours == theirs
+
+
+def test_a_signal_saves_and_the_resumed_run_ends_the_same(whole, tmp_path):
+    class Signals(tiny_run.Silent):
+        def step(self, done, total, entry):
+            if entry["kind"] == "train" and done == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM after step 5, saved: go on with --resume") as caught:
+        tiny_run.run(tmp_path, Signals(), plan=tiny_run.PLAN._replace(save_every=0))
+    assert caught.value.code == 143
+    assert checkpoint.latest(tmp_path / CHECKPOINTS) == 5
+    assert same(tiny_run.run(tmp_path), whole[1])
+
+
+def test_a_damaged_checkpoint_is_refused(whole, tmp_path):
+    tiny_run.run(tmp_path, plan=tiny_run.PLAN._replace(epochs=1))
+    files = [path for path in (tmp_path / CHECKPOINTS).glob("step_*/arrays_*/**/*") if path.is_file()]
+    path = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
+        tiny_run.run(tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
+    with pytest.raises(Diverged, match=r"became nan at step \d+; .*smaller --learning-rate"):
+        tiny_run.run(tmp_path, rate=1e30, method="linear")
+
+
+def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
+    lines = [json.dumps({"kind": "train", "step": step}) for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n" + lines[0][:7])
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_alarms_are_for_collapse_only():
+    own = tiny_run.learner()
+    assert list(alarms(own, {"loss": 1.0, "spread": 0.9})) == []
+    assert "nearly the same" in next(alarms(own, {"loss": 1.0, "spread": 0.05}))
+
+
+def test_views_depend_on_the_sample_and_the_epoch_not_on_its_place_in_the_batch():
+    own, data = tiny_run.learner("linear"), tiny_run.dataset()
+    seen = []
+
+    def encode(params, stats, x, train):
+        seen.append(x)
+        return own.encoder.apply(params, stats, x, train)
+
+    watched = own._replace(encoder=own.encoder._replace(apply=encode))
+    state = init_learning(own, (8, 8, 3))
+    update = make_update(watched)
+    numbers = np.array([3, 5, 8, 9])
+    for chosen in (numbers, numbers[::-1]):
+        update(state, *map(jnp.asarray, (data.train.images[chosen], data.train.labels[chosen], chosen)))
+    first, second, third, fourth = (np.asarray(x) for x in (seen[0], seen[1], seen[2], seen[3]))
+    np.testing.assert_allclose(first, third[::-1], atol=1e-6)
+    np.testing.assert_allclose(second, fourth[::-1], atol=1e-6)
+    assert np.abs(first - second).max() > 0.1
