@@ -31,6 +31,7 @@ from rdm_jax.training.networks import (
     module_encoder,
 )
 from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
+from rdm_jax.training.resnet import resnet_encoder
 from rdm_jax.training.step import (
     Params,
     Pass,
@@ -107,6 +108,7 @@ __all__ = [
     "restore",
     "save",
     "saved_steps",
+    "resnet_encoder",
     "stream_batches",
     "synthetic_images",
     "train",
