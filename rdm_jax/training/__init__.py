@@ -30,6 +30,7 @@ from rdm_jax.training.networks import (
     mlp_encoder,
     module_encoder,
 )
+from rdm_jax.training.optimizers import Descent, lars, one_dimensional, sgd, warmup_cosine
 from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
 from rdm_jax.training.resnet import resnet_encoder
 from rdm_jax.training.step import (
@@ -52,6 +53,7 @@ __all__ = [
     "CheckpointError",
     "DataNotFound",
     "Dataset",
+    "Descent",
     "Encoded",
     "Encoder",
     "Followed",
@@ -86,6 +88,7 @@ __all__ = [
     "init_state",
     "input_moments",
     "knn_accuracy",
+    "lars",
     "latent_model",
     "latest",
     "linear_probe",
@@ -99,20 +102,23 @@ __all__ = [
     "mlp_encoder",
     "mode_rates",
     "module_encoder",
+    "one_dimensional",
     "online_accuracy",
     "probe",
     "probe_state",
     "read",
     "read_meta",
     "read_state",
+    "resnet_encoder",
     "restore",
     "save",
     "saved_steps",
-    "resnet_encoder",
+    "sgd",
     "stream_batches",
     "synthetic_images",
     "train",
     "two_views",
     "update_online_probe",
     "velocities",
+    "warmup_cosine",
 ]
