@@ -79,6 +79,13 @@ def test_of_equal_neighbours_the_first_count_and_of_equal_votes_the_lowest_class
         assert knn_accuracy(same, (labels + 3) % CLASSES, [[2, 2]], [3 if k % 4 == 1 else 0], k=k) == 1
 
 
+def test_equal_neighbours_keep_their_order_whatever_else_is_near():
+    # Of rows at cosine 0.8, the first two count beside the one at cosine 1, not the one that stands next to it.
+    train = np.array([[4, 3], [4, 3], [1, 0], [4, 3]] + [[0, 1]] * 8)
+    labels = [1, 1, 0, 2] + [3] * 8
+    assert knn_accuracy(train, labels, [[2, 0]], [1], k=3, temperature=10.0) == 1
+
+
 def probe_reference(train, labels, epochs, rates, batch, momentum, drops, seed, aside):
     """The accuracies of all rates on the rows held out, one after the other, in float64."""
     order = np.random.default_rng([seed, 0, 1]).permutation(len(train))
