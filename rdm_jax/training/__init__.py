@@ -32,6 +32,7 @@ from rdm_jax.training.networks import (
 )
 from rdm_jax.training.optimizers import Descent, lars, one_dimensional, sgd, warmup_cosine
 from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
+from rdm_jax.training.recipes import Recipe, make_encoder, make_optimizer, recipe
 from rdm_jax.training.resnet import resnet_encoder
 from rdm_jax.training.step import (
     Params,
@@ -67,6 +68,7 @@ __all__ = [
     "Predicted",
     "ProbeResult",
     "Projector",
+    "Recipe",
     "Record",
     "Split",
     "StageRecord",
@@ -94,6 +96,8 @@ __all__ = [
     "linear_probe",
     "load",
     "loss_kind",
+    "make_encoder",
+    "make_optimizer",
     "make_step",
     "measure",
     "measure_state",
@@ -109,6 +113,7 @@ __all__ = [
     "read",
     "read_meta",
     "read_state",
+    "recipe",
     "resnet_encoder",
     "restore",
     "save",

@@ -112,8 +112,8 @@ def lars(
         length, slope = (jnp.sqrt(jnp.sum(jnp.square(array))) for array in (parameter, gradient))
         trust = eta * length / (slope + decay * length + eps)
         if clip:
-            # Before the warm-up of a schedule from 0, where the update is 0 anyway.
-            trust = jnp.minimum(trust / jnp.where(rate > 0, rate, 1.0), 1.0)
+            # A rate of 0 clips as every small one does: the momentum remembers this step when the rate has risen.
+            trust = jnp.where(rate > 0, jnp.minimum(trust / jnp.where(rate > 0, rate, 1.0), 1.0), 1.0)
         return jnp.where((length > 0) & (slope > 0), trust * (gradient + decay * parameter), gradient)
 
     return _descent(direction, learning_rate, momentum, rates, exclude)
@@ -194,21 +194,21 @@ def _descent(
     """m <- mu m + direction, p <- p - lr m: momentum before the learning rate, so that a new rate acts at once."""
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is in [0, 1), got {momentum}")
-    own: dict[str | None, Schedule] = {**(rates or {})}
+    own: dict[str, Schedule] = dict(rates or {})
 
     def init(params: Any) -> Descent:
         names = {_method_parameter(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)} - {None}
         for name in own:
-            choose(str(name), sorted(map(str, names)), "parameter with a learning rate of its own")
+            choose(name, sorted(map(str, names)), "parameter with a learning rate of its own")
         return Descent(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
     def update(gradients: Any, memory: Descent, params: Any = None) -> tuple[Any, Descent]:
         if params is None:
             raise ValueError("weight decay and trust need the parameters: call update(gradients, memory, params)")
-        schedules: dict[str | None, Schedule] = {None: learning_rate} | own
-        values = {name: jnp.asarray(_at(schedule, memory.step)) for name, schedule in schedules.items()}
+        usual = jnp.asarray(_at(learning_rate, memory.step))
+        special = {name: jnp.asarray(_at(schedule, memory.step)) for name, schedule in own.items()}
         rate = jax.tree_util.tree_map_with_path(
-            lambda path, _: values.get(_method_parameter(path), values[None]), params
+            lambda path, _: special.get(_method_parameter(path) or "", usual), params
         )
         excluded = exclude(params) if exclude else jax.tree.map(lambda _: False, params)
         found = jax.tree.map(direction, params, gradients, rate, excluded)
