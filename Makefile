@@ -12,7 +12,7 @@ READY := $(VENV)/.ready $(wildcard $(VENV)/.with-*)
 $(if $(filter-out cuda tpu,$(EXTRA)),$(error EXTRA is cuda or tpu, not '$(EXTRA)'))
 stop = { echo "$(strip $(1))" >&2; exit 1; }
 
-.PHONY: help setup verify-theorems test bench lint clean
+.PHONY: help setup verify-theorems test test-torch bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ verify-theorems: $(READY) ## check every statement numerically (ARGS="--only T5"
 
 test: $(READY) ## run the tests and doctests (ARGS=tests/spectra for a part)
 	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+test-torch: $(READY) $(VENV)/.with-bench ## compare a training step of ResNet-18 with torch's (minutes)
+	@RDM_JAX_TEST_TORCH=1 $(PY) -m pytest -s tests/torch $(ARGS)
 
 bench: $(READY) $(VENV)/.with-bench ## measure speed against NumPy and torch (ARGS=--quick for a taste)
 	@for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script" $(ARGS) || exit; done
