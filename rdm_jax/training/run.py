@@ -24,7 +24,7 @@ from rdm_jax.training.dataset import Dataset, Split, batch_order
 from rdm_jax.training.learner import Learner, Learning, Measures, init_learning, make_update
 from rdm_jax.training.monitor import probe_state
 from rdm_jax.training.probe import Record
-from rdm_jax.training.stream import stream_batches
+from rdm_jax.training.stream import Stream, stream_batches
 from rdm_jax.types import Array
 
 __all__ = ["Diverged", "Interrupted", "Plan", "alarms", "probe_views", "read_metrics", "train_run"]
@@ -157,7 +157,7 @@ def train_run(
             for after, measures in advance(state, order[step % learner.steps_per_epoch :]):
                 state, step = after, step + len(measures.loss)
                 if not np.all(np.isfinite(measures.loss)):
-                    raise Diverged(_diverged(step - len(measures.loss), measures.loss, folder))
+                    raise Diverged(_diverged(step - len(measures.loss), np.asarray(measures.loss), folder))
                 speed = (step - first) * plan.batch / (time.perf_counter() - begun)
                 entry = {name: float(np.mean(value)) for name, value in measures._asdict().items()}
                 entry |= {"epoch": step / learner.steps_per_epoch, "images_per_second": speed}
@@ -232,7 +232,8 @@ def _prober(learner: Learner, dataset: Dataset, plan: Plan, replicated: NamedSha
 
 def _note_probe(metrics: _Metrics, record: Record, step: int, show: Show) -> None:
     """All of a record but its eigenvectors."""
-    entry = metrics.add("probe", step, record._replace(vectors=None)._asdict())
+    kept = {name: value for name, value in record._asdict().items() if name != "vectors"}
+    entry = metrics.add("probe", step, kept)
     show.step(step, 0, entry)
 
 
@@ -242,7 +243,7 @@ def _advance(
     """What trains on the batches of an order, chunk by chunk."""
     update, replicated = make_update(learner, mesh), NamedSharding(mesh, PartitionSpec())
     if not isinstance(dataset.train, Split):
-        return _streamed(update, dataset, plan, mesh)
+        return _streamed(update, dataset.train, plan, mesh)
     images, labels = jax.device_put((dataset.train.images, dataset.train.labels), replicated)
 
     def one(state: Learning, images: Array, labels: Array, numbers: Array) -> tuple[Learning, Measures]:
@@ -271,13 +272,13 @@ def _advance(
 
 
 def _streamed(
-    update: Callable[..., tuple[Learning, Measures]], dataset: Dataset, plan: Plan, mesh: Mesh
+    update: Callable[..., tuple[Learning, Measures]], stream: Stream, plan: Plan, mesh: Mesh
 ) -> Callable[[Learning, np.ndarray], Iterator[tuple[Learning, Measures]]]:
     """The same from disk, where each process reads its part of every batch."""
     split, once = NamedSharding(mesh, PartitionSpec("batch")), jax.jit(update)
 
     def advance(state: Learning, order: np.ndarray) -> Iterator[tuple[Learning, Measures]]:
-        for batch in stream_batches(dataset.train, order, size=plan.size):
+        for batch in stream_batches(stream, order, size=plan.size):
             parts = [jax.make_array_from_process_local_data(split, part) for part in batch]
             state, measures = once(state, *parts)
             yield state, jax.tree.map(lambda leaf: np.asarray(leaf)[None], measures)

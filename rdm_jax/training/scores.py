@@ -1,0 +1,67 @@
+"""How good the features of a trained network are: kNN and linear probe on the frozen backbone."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from rdm_jax.training.augment import augment, evaluation_view
+from rdm_jax.training.dataset import Dataset, Split
+from rdm_jax.training.evaluation import embed, knn_accuracy, linear_probe
+from rdm_jax.training.learner import Learner, Learning
+from rdm_jax.training.run import Plan
+from rdm_jax.types import Array
+
+__all__ = ["Scores", "score"]
+
+
+class Scores(NamedTuple):
+    """Top-1 accuracies on the test images, of backbone features; ``linear`` is None where it was not asked for.
+
+    ``knn``: cosine, k = 20, T = 0.07; ``knn_200``: k = 200, T = 0.1.
+    """
+
+    knn: float
+    knn_200: float
+    linear: float | None
+
+
+def score(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, *, linear: bool) -> Scores:
+    """Embed all images as they are, with running statistics, and see how well their classes are told apart.
+
+    The published linear probe trains on randomly cropped and flipped images; here features are computed once, without.
+
+    Args:
+        learner: of the run.
+        plan: of the run, for the size of the images.
+        dataset: whose training images are the neighbours, or what the probe is trained on.
+        state: of the run.
+        linear: whether to train the linear probe.
+
+    Returns:
+        The accuracies.
+
+    Raises:
+        ValueError: a data set that is streamed from disk.
+
+    Source: Wu et al. 2018 (kNN); da Costa et al. 2022 (linear probe).
+    """
+    if not isinstance(dataset.train, Split) or not isinstance(dataset.test, Split):
+        raise ValueError(f"{dataset.name} is streamed from disk: extract its features first, and evaluate those")
+    view = evaluation_view("none", size=plan.size, mean=dataset.mean, std=dataset.std)
+    key = jax.random.key(learner.seed)
+
+    def transform(images: Array, numbers: Array) -> Array:
+        return augment(view, images, numbers, key=key)
+
+    def features(part: Split) -> Any:
+        params, stats = state.train.params.encoder, state.train.stats
+        return embed(learner.encoder, params, stats, part.images, transform=transform, stages=["backbone"])["backbone"]
+
+    known, asked = features(dataset.train), features(dataset.test)
+    rows = (known, dataset.train.labels, asked, dataset.test.labels)
+    several = min(200, len(known))
+    return Scores(
+        knn_accuracy(*rows, k=min(20, len(known))),
+        knn_accuracy(*rows, k=several, temperature=0.1),
+        linear_probe(*rows).accuracy if linear else None,
+    )
