@@ -19,11 +19,12 @@ from rdm_jax.training.config import TrainOptions
 from rdm_jax.training.dataset import Dataset
 from rdm_jax.training.learner import Learner, Learning, device_mesh
 from rdm_jax.training.run import METRICS, Diverged, Interrupted, Plan, read_metrics, train_run
+from rdm_jax.training.saved import CONFIG
 from rdm_jax.training.scores import Scores, score
 
 __all__ = ["main"]
 
-CONFIG, RESULTS = "config.json", "results.json"
+RESULTS = "results.json"
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _FREE = (
     "out",

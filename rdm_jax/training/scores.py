@@ -1,15 +1,14 @@
 """How good the features of a trained network are: kNN and linear probe on the frozen backbone."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
+import numpy as np
 
-from rdm_jax.training.augment import augment, evaluation_view
-from rdm_jax.training.dataset import Dataset, Split
-from rdm_jax.training.evaluation import embed, knn_accuracy, linear_probe
+from rdm_jax.training.dataset import Dataset
+from rdm_jax.training.evaluation import knn_accuracy, linear_probe
 from rdm_jax.training.learner import Learner, Learning
 from rdm_jax.training.run import Plan
-from rdm_jax.types import Array
+from rdm_jax.training.saved import features_of
 
 __all__ = ["Scores", "score"]
 
@@ -45,20 +44,8 @@ def score(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, *, li
 
     Source: Wu et al. 2018 (kNN); da Costa et al. 2022 (linear probe).
     """
-    if not isinstance(dataset.train, Split) or not isinstance(dataset.test, Split):
-        raise ValueError(f"{dataset.name} is streamed from disk: extract its features first, and evaluate those")
-    view = evaluation_view("none", size=plan.size, mean=dataset.mean, std=dataset.std)
-    key = jax.random.key(learner.seed)
-
-    def transform(images: Array, numbers: Array) -> Array:
-        return augment(view, images, numbers, key=key)
-
-    def features(part: Split) -> Any:
-        params, stats = state.train.params.encoder, state.train.stats
-        return embed(learner.encoder, params, stats, part.images, transform=transform, stages=["backbone"])["backbone"]
-
-    known, asked = features(dataset.train), features(dataset.test)
-    rows = (known, dataset.train.labels, asked, dataset.test.labels)
+    known, asked = features_of(learner, plan, dataset, state, ["backbone"])["backbone"]
+    rows = (known, np.asarray(dataset.train.labels), asked, np.asarray(dataset.test.labels))
     several = min(200, len(known))
     return Scores(
         knn_accuracy(*rows, k=min(20, len(known))),
