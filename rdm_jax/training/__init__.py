@@ -19,6 +19,7 @@ from rdm_jax.training.evaluation import (
     update_online_probe,
 )
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
+from rdm_jax.training.learner import Learner, Learning, Measures, device_mesh, init_learning, make_update
 from rdm_jax.training.measure import Moments, measure, merge
 from rdm_jax.training.monitor import Velocities, measure_state, mode_rates, probe_state, read_state, velocities
 from rdm_jax.training.networks import (
@@ -34,6 +35,7 @@ from rdm_jax.training.optimizers import Descent, lars, one_dimensional, sgd, war
 from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
 from rdm_jax.training.recipes import Recipe, make_encoder, make_optimizer, recipe
 from rdm_jax.training.resnet import resnet_encoder
+from rdm_jax.training.run import Diverged, Interrupted, Plan, alarms, probe_views, read_metrics, train_run
 from rdm_jax.training.step import (
     Params,
     Pass,
@@ -55,16 +57,22 @@ __all__ = [
     "DataNotFound",
     "Dataset",
     "Descent",
+    "Diverged",
     "Encoded",
     "Encoder",
     "Followed",
     "InputMoments",
+    "Interrupted",
     "LatentModel",
+    "Learner",
+    "Learning",
     "LossKind",
+    "Measures",
     "Moments",
     "OnlineProbe",
     "Params",
     "Pass",
+    "Plan",
     "Predicted",
     "ProbeResult",
     "Projector",
@@ -77,15 +85,18 @@ __all__ = [
     "TrainState",
     "Velocities",
     "ViewConfig",
+    "alarms",
     "augment",
     "augment_views",
     "batch_order",
+    "device_mesh",
     "ema_schedule",
     "embed",
     "encode_views",
     "evaluation_view",
     "follow",
     "forward",
+    "init_learning",
     "init_online_probe",
     "init_state",
     "input_moments",
@@ -99,6 +110,7 @@ __all__ = [
     "make_encoder",
     "make_optimizer",
     "make_step",
+    "make_update",
     "measure",
     "measure_state",
     "merge",
@@ -110,8 +122,10 @@ __all__ = [
     "online_accuracy",
     "probe",
     "probe_state",
+    "probe_views",
     "read",
     "read_meta",
+    "read_metrics",
     "read_state",
     "recipe",
     "resnet_encoder",
@@ -122,6 +136,7 @@ __all__ = [
     "stream_batches",
     "synthetic_images",
     "train",
+    "train_run",
     "two_views",
     "update_online_probe",
     "velocities",

@@ -22,8 +22,6 @@ from rdm_jax.training.run import METRICS, Diverged, Interrupted, Plan, read_metr
 from rdm_jax.training.saved import CONFIG
 from rdm_jax.training.scores import Scores, score
 
-__all__ = ["main"]
-
 RESULTS = "results.json"
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _FREE = (

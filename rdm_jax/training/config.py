@@ -18,8 +18,6 @@ from rdm_jax.training.recipes import Recipe, make_encoder, make_optimizer, recip
 from rdm_jax.training.run import Plan
 from rdm_jax.training.step import ema_schedule
 
-__all__ = ["TrainOptions", "build", "plain", "read_data"]
-
 _FILTERED = ("rdm_simsiam", "rdm_byol")
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

@@ -86,13 +86,9 @@ def init_learning(learner: Learner, shape: tuple[int, int, int]) -> Learning:
 
     >>> import optax
     >>> from rdm_jax.methods import get
-    >>> from rdm_jax.training import method_views, mlp_encoder, module_encoder
-    >>> flat = mlp_encoder((8,), features=4)
-    >>> encoder = Encoder(
-    ...     lambda key, x: flat.init(key, jax.ShapeDtypeStruct((len(x.shape), 12), x.dtype)),
-    ...     lambda params, stats, x, train: flat.apply(params, stats, x.reshape(len(x), -1), train),
-    ... )
-    >>> learner = Learner(encoder, get("rdm_simsiam"), optax.sgd(0.1), method_views("rdm_simsiam"), 3, 10)
+    >>> from rdm_jax.training import method_views, mlp_encoder
+    >>> encoder, method = mlp_encoder((8,), features=4), get("rdm_simsiam")
+    >>> learner = Learner(encoder, method, optax.sgd(0.1), method_views("rdm_simsiam"), classes=3, steps_per_epoch=10)
     >>> init_learning(learner, (2, 2, 3)).probe.kernel.shape
     (8, 3)
     """
@@ -118,6 +114,17 @@ def make_update(
     Returns:
         ``(state, images, labels, numbers) -> (state, measures)`` for images (n, height, width, 3) uint8, and the
         numbers of the samples in the data set. To be jitted by the caller.
+
+    >>> import optax
+    >>> from rdm_jax.methods import get
+    >>> from rdm_jax.training import method_views, mlp_encoder, synthetic_images
+    >>> encoder, method = mlp_encoder((8,), features=4), get("rdm_simsiam")
+    >>> learner = Learner(encoder, method, optax.sgd(0.1), method_views("rdm_simsiam"), classes=10, steps_per_epoch=10)
+    >>> images, labels, _ = synthetic_images(6)
+    >>> state = init_learning(learner, (32, 32, 3))
+    >>> after, measures = jax.jit(make_update(learner))(state, images, labels, jnp.arange(6))
+    >>> int(after.train.step), bool(0 < measures.spread < 1.1)
+    (1, True)
     """
     step = make_step(
         learner.encoder,

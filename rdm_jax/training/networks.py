@@ -90,6 +90,7 @@ def mlp_encoder(
 ) -> Encoder:
     """A perceptron and a projector: (linear, batch norm, activation) for each hidden width, then linear to d features.
 
+    Inputs of more than one axis, such as images, are flattened.
     Batch norm is over the batch of one view, as published: see ``BatchNorm``. Layers before a batch norm have no bias.
     Everything is computed in float32.
 
@@ -123,7 +124,7 @@ def mlp_encoder(
 
     def build(shape: tuple[int, ...], rngs: nnx.Rngs) -> Projector:
         return Projector(
-            shape[-1],
+            math.prod(shape),
             layers,
             features,
             activation=activation,
@@ -261,7 +262,7 @@ class Projector(nnx.Module):
         batch_norm: whether hidden layers are normalised.
         final_norm: whether the features are, without learned scale and shift; ``"affine"``: with them.
         groups: as for ``BatchNorm``.
-        dtype: of the products; None: of the inputs. Parameters and features are float32, or the inputs' wider type.
+        dtype: of the products; None: float32, as parameters, stages and features are.
         kernel_init: how the hidden layers' weights start; None: normal numbers of variance 1 / width, cut at two
             standard deviations.
         output_init: how the last layer's do.
@@ -300,7 +301,7 @@ class Projector(nnx.Module):
         default = nnx.nn.linear.default_kernel_init
 
         def linear(before: int, after: int, use_bias: bool, start: Any) -> nnx.Linear:
-            options = {"use_bias": use_bias, "dtype": dtype, "kernel_init": start or default}
+            options = {"use_bias": use_bias, "dtype": dtype or jnp.float32, "kernel_init": start or default}
             return nnx.Linear(before, after, **options, rngs=rngs)
 
         widths = [inputs, *layers.values()]
@@ -316,21 +317,20 @@ class Projector(nnx.Module):
         """Features and, by name, the hidden layers.
 
         Args:
-            values: (n, inputs).
+            values: (n, inputs), or of more axes, such as images, which are flattened.
             train: as for ``BatchNorm``.
 
         Returns:
             (n, d), and each hidden layer (n, width).
         """
-        wide = jnp.promote_types(values.dtype, jnp.float32)
-        values, stages = values.astype(wide), {}
+        values, stages = values.reshape(len(values), -1).astype(jnp.float32), {}
         for name in self.names:
             values = getattr(self, name)(values)
             if self.batch_norm:
                 values = getattr(self, f"{name}_norm")(values, train=train)
             values = _ACTIVATIONS[self.activation](values)
-            stages[name] = values.astype(wide)
-        values = self.output(values).astype(wide)
+            stages[name] = values.astype(jnp.float32)
+        values = self.output(values).astype(jnp.float32)
         return self.output_norm(values, train=train) if self.final_norm else values, stages
 
 

@@ -131,6 +131,20 @@ def train_run(
         Diverged: a loss is not finite; the last checkpoint is from before that.
         Interrupted: SIGINT or SIGTERM arrived; the state is saved.
         CheckpointError: a checkpoint is damaged.
+
+    >>> import tempfile
+    >>> import optax
+    >>> from rdm_jax.methods import get
+    >>> from rdm_jax.training import device_mesh, load, method_views, mlp_encoder
+    >>> encoder, method = mlp_encoder((8,), features=4), get("rdm_simsiam")
+    >>> learner = Learner(encoder, method, optax.sgd(0.1), method_views("rdm_simsiam"), classes=10, steps_per_epoch=2)
+    >>> class Quiet:
+    ...     step = note = lambda self, *told: None
+    >>> plan, folder = Plan(epochs=1, batch=8, size=32, probe=16), Path(tempfile.mkdtemp())
+    >>> data = load("synthetic", limit=16)
+    >>> state = train_run(learner, data, plan, folder, mesh=device_mesh(), meta={}, show=Quiet())
+    >>> int(state.train.step), [line["step"] for line in read_metrics(folder, "probe")]
+    (2, [0, 2])
     """
     total, metrics = plan.epochs * learner.steps_per_epoch, _Metrics(folder / METRICS)
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -208,6 +222,12 @@ def probe_views(learner: Learner, dataset: Dataset, plan: Plan) -> tuple[Array, 
 
     Returns:
         (2, n, size, size, 3) float32, and (n,) int32.
+
+    >>> from rdm_jax.training import load, method_views
+    >>> learner = Learner(None, None, None, method_views("byol"), 10, 1)
+    >>> views, numbers = probe_views(learner, load("synthetic", limit=16), Plan(epochs=1, batch=8, size=32, probe=5))
+    >>> views.shape, len(set(numbers.tolist()))
+    ((2, 5, 32, 32, 3), 5)
     """
     from rdm_jax.training.augment import augment_views
 

@@ -18,8 +18,6 @@ from rdm_jax.training.learner import Learner, Learning, init_learning
 from rdm_jax.training.run import CHECKPOINTS, Plan
 from rdm_jax.types import Array
 
-__all__ = ["Saved", "features_of", "open_run"]
-
 CONFIG = "config.json"
 
 

@@ -10,8 +10,6 @@ from rdm_jax.training.learner import Learner, Learning
 from rdm_jax.training.run import Plan
 from rdm_jax.training.saved import features_of
 
-__all__ = ["Scores", "score"]
-
 
 class Scores(NamedTuple):
     """Top-1 accuracies on the test images, of backbone features; ``linear`` is None where it was not asked for.

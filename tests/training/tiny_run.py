@@ -1,29 +1,28 @@
-"""A run of seconds: a flat perceptron on a few synthetic images, in this process or in one that kills itself."""
+"""A run of seconds: a perceptron on a few synthetic images, in this process or in one that kills itself."""
 
 import os
 import pathlib
 import signal
 import sys
 
-import jax
 import numpy as np
 import optax
 
 from rdm_jax.methods import get
-from rdm_jax.training import Dataset, Encoder, Split, checkpoint, mlp_encoder, synthetic_images
+from rdm_jax.training import (
+    Dataset,
+    Learner,
+    Plan,
+    Split,
+    checkpoint,
+    device_mesh,
+    mlp_encoder,
+    synthetic_images,
+    train_run,
+)
 from rdm_jax.training.augment import method_views
-from rdm_jax.training.learner import Learner, device_mesh
-from rdm_jax.training.run import Plan, train_run
 
 PLAN = Plan(epochs=3, batch=8, size=8, probe_every=1, save_every=1, probe=16)
-
-
-def flat(encoder):
-    """An encoder of vectors, for images."""
-    return Encoder(
-        lambda key, x: encoder.init(key, jax.ShapeDtypeStruct((x.shape[0], int(np.prod(x.shape[1:]))), x.dtype)),
-        lambda params, stats, x, train: encoder.apply(params, stats, x.reshape(len(x), -1), train),
-    )
 
 
 def dataset(samples=40):
@@ -34,7 +33,7 @@ def dataset(samples=40):
 
 def learner(method="rdm_byol", rate=0.05, **options):
     views = method_views("rdm_byol", size=PLAN.size)
-    encoder = flat(mlp_encoder((12,), projector=(), features=6))
+    encoder = mlp_encoder((12,), projector=(), features=6)
     return Learner(encoder, get(method, **options), optax.sgd(rate, momentum=0.9), views, 10, 5, seed=3, ema=0.9)
 
 
