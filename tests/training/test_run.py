@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 
@@ -51,7 +52,7 @@ def test_a_run_leaves_its_metrics_and_probes(whole):
 def test_killed_at_any_moment_and_resumed_it_ends_the_same_bitwise(whole, tmp_path):
     folder = tmp_path / "killed"
     for moment in ("5", "save 1", "10", "save 1", "15"):
-        words = [sys.executable, "-W", "ignore", "-m", "tests.training.tiny_run", str(folder), moment]
+        words = [sys.executable, "-W", "ignore", "-m", "tests.training.tiny_run", "dying", str(folder), moment]
         done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     show = tiny_run.Silent()
@@ -63,6 +64,49 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same_bitwise(whole, tmp_pa
         for entry in (ours, theirs):
             entry.pop("images_per_second", None)
         assert ours == theirs
+
+
+def started(*words, devices=1):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-W", "ignore", "-m", "tests.training.tiny_run", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def ended(*processes):
+    for process in processes:
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+
+
+def agrees(whole, folder):
+    """Up to rounding: sums over the batch are made in another order, and training multiplies what that changes."""
+    losses = [[line["loss"] for line in read_metrics(place, "train")] for place in (folder, whole[0])]
+    np.testing.assert_allclose(*losses, rtol=2e-4)
+    ranks = [[line["features"]["rank"] for line in read_metrics(place, "probe")] for place in (folder, whole[0])]
+    np.testing.assert_allclose(*ranks, rtol=1e-3)
+    with np.load(folder / "end.npz") as found:
+        for ours, theirs in zip(found.values(), jax.tree.leaves(whole[1]), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=5e-3, atol=5e-4)
+
+
+def test_eight_devices_train_as_one_and_one_reads_their_checkpoint(whole, tmp_path):
+    ended(started("alone", tmp_path, devices=8))
+    agrees(whole, tmp_path)
+    own = tiny_run.learner()
+    shapes = jax.eval_shape(lambda: init_learning(own, (8, 8, 3)))
+    state, meta = checkpoint.restore(tmp_path / CHECKPOINTS, shapes)
+    with np.load(tmp_path / "end.npz") as found:
+        assert same(state, list(found.values())) and meta == {"a": 1}
+    assert len(jax.tree.leaves(state)[0].devices()) == 1
+
+
+def test_two_processes_train_as_one(whole, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    ended(*(started("shared", tmp_path, port, process, devices=2) for process in (0, 1)))
+    agrees(whole, tmp_path)
 
 
 def test_a_signal_saves_and_the_resumed_run_ends_the_same(whole, tmp_path):

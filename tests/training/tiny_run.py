@@ -74,5 +74,23 @@ def dying(folder, moment):
     run(folder, Silent(None if moment.startswith("save") else int(moment)))
 
 
+def shared(folder, port, process):
+    """Run as one of two processes on this machine, and leave what process 0 has in the end."""
+    import jax
+
+    jax.distributed.initialize(f"localhost:{port}", 2, int(process))
+    state = run(folder)
+    if process == "0":
+        np.savez(pathlib.Path(folder) / "end.npz", *[np.asarray(leaf) for leaf in jax.tree.leaves(state)])
+
+
+def alone(folder):
+    """Run on all devices of this process."""
+    import jax
+
+    state = run(folder)
+    np.savez(pathlib.Path(folder) / "end.npz", *[np.asarray(leaf) for leaf in jax.tree.leaves(state)])
+
+
 if __name__ == "__main__":
-    dying(*sys.argv[1:])
+    {"dying": dying, "shared": shared, "alone": alone}[sys.argv[1]](*sys.argv[2:])
