@@ -12,7 +12,7 @@ READY := $(VENV)/.ready $(wildcard $(VENV)/.with-*)
 $(if $(filter-out cuda tpu,$(EXTRA)),$(error EXTRA is cuda or tpu, not '$(EXTRA)'))
 stop = { echo "$(strip $(1))" >&2; exit 1; }
 
-.PHONY: help setup verify-theorems test test-torch bench lint clean
+.PHONY: help setup verify-theorems train test test-torch bench lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ setup: $(READY) $(EXTRA:%=$(VENV)/.with-%) ## make .venv (EXTRA=cuda or EXTRA=tp
 
 verify-theorems: $(READY) ## check every statement numerically (ARGS="--only T5" for one, ARGS=--help for all options)
 	@$(PY) -m proofs_numeric $(ARGS)
+
+train: $(READY) ## train a small ResNet on CIFAR-10 or synthetic images (ARGS="--method byol", ARGS=--help)
+	@$(PY) experiments/resnet_cifar.py --preset small --fallback synthetic $(ARGS)
 
 test: $(READY) ## run the tests and doctests (ARGS=tests/spectra for a part)
 	@$(PY) -m pytest -n auto --maxprocesses 4 $(ARGS)

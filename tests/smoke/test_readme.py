@@ -16,6 +16,7 @@ NUMBER = r"[-+]?\d+\.?\d*"
 SMALL = {
     "make verify-theorems": "ARGS='--only L1 --instances 1000 --starts 256 --certified 20 --workers 1 --out {out}'",
     "make test": "ARGS='--collect-only -q tests/contract/test_names.py'",
+    "make train": "ARGS=--print-config",
     "make bench": "--dry-run",
     "make setup": "--dry-run",
     "make clean": "--dry-run",
