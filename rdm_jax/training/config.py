@@ -64,8 +64,8 @@ class TrainOptions(Options):
     """Channels of its first stage."""
     stem: Literal["cifar", "imagenet"] = "cifar"
     """3x3 convolution without pooling, or 7x7 with stride 2 and pooling."""
-    stem_padding: int = 1
-    """Of the CIFAR stem; the published code pads by 2."""
+    stem_padding: int | None = None
+    """Of the first convolution (default: 1 for cifar, where the published code has 2, and 3 for imagenet)."""
     shrink: int = 1
     """Divides the widths of projector and predictor, prototypes and queue; none falls below 64."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -101,7 +101,7 @@ class TrainOptions(Options):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         for name in ("probe_every", "save_every", "stem_padding"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
         for name in ("limit", "size", "batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
