@@ -50,10 +50,11 @@ def test_a_run_leaves_its_metrics_and_probes(whole):
 
 
 def test_killed_at_any_moment_and_resumed_it_ends_the_same_bitwise(whole, tmp_path):
-    folder = tmp_path / "killed"
+    folder, cache = tmp_path / "killed", {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for moment in ("5", "save 1", "10", "save 1", "15"):
         words = [sys.executable, "-W", "ignore", "-m", "tests.training.tiny_run", "dying", str(folder), moment]
-        done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+        done = subprocess.run(words, cwd=ROOT, env=os.environ | cache | {"PYTHONPATH": str(ROOT)}, capture_output=True)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     show = tiny_run.Silent()
     state = tiny_run.run(folder, show)
