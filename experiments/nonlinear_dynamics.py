@@ -19,6 +19,7 @@ from rdm_jax.experiment import Experiment, main
 PARTS = (
     *(part.PART for part in (ranks, filters, growth, threshold, alignment, collapse)),
     causes.RANKS,
+    causes.CHANGED,
     causes.MEMORY,
     causes.GROWTH,
 )

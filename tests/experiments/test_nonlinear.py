@@ -160,3 +160,12 @@ def test_options_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="did you mean 'SimSiam'"):
         NonlinearOptions(designs=("Simsiam",))
     assert ranks.PART.name == "ranks" and causes.MEMORY.name == "causes_memory"
+
+
+def test_drift_is_the_squared_sine_of_the_turn():
+    angles = np.array([0.0, 0.2, 0.5])
+    turned = np.array([[[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]] for a in angles])
+    run = made_run(np.broadcast_to([2.0, 1.0], (2, 3, 2)).copy(), np.zeros((2, 3, 2)), np.arange(3))
+    run = run._replace(record=run.record._replace(vectors=np.stack([turned, turned])))
+    np.testing.assert_allclose(alignment.drift(run), np.sin([[0.2, 0.3]] * 2) ** 2)
+    assert 0.4 < alignment.random_drift(8, 0) < 0.6
