@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from rdm_jax._xla import quick_flags
 
-# Level 0: nearly all that is compiled in a test runs a few times.
-os.environ["XLA_FLAGS"] = f"{quick_flags()} --xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+os.environ["XLA_FLAGS"] = f"{quick_flags()} {os.environ.get('XLA_FLAGS', '')}"
 
 # Two arrays of different rank meet only where the code says how: (d,) + (n, d) is too often a bug.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
+# What is compiled here runs a few times only.
+QUICK = "--xla_backend_optimization_level=0"
 
 
 def run(script, *words):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, f"experiments/{script}.py", *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": path}
+    environment = os.environ | {"PYTHONPATH": path, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
