@@ -91,9 +91,9 @@ def test_methods_are_documented(cls):
     assert all(inspect.getdoc(method) for method in methods if method.__module__ == cls.__module__)
 
 
-@parametrize("item", public_items())
+@parametrize("item", {path: item for path, item in public_items().items() if path.split(".")[1] != "training"})
 def test_doctest_holds_in_64_bits_too(item, x64):
-    """The 32-bit run is pytest's own, by --doctest-modules."""
+    """The 32-bit run is pytest's own, by --doctest-modules; networks are float32 in any case."""
     module = inspect.getmodule(inspect.unwrap(item))
     runner = doctest.DocTestRunner(verbose=False)
     for case in doctest.DocTestFinder(recurse=False).find(item, item.__name__, module=False, globs=dict(vars(module))):
