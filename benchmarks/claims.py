@@ -9,17 +9,15 @@ ratio is ours over theirs.
 import json
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 
 import jax
 import numpy as np
 import tyro
+from evidence import evidence
 from numpy_margins import MARGINS
 
 from rdm_jax.claims import Claim
@@ -95,25 +93,6 @@ def line(result: dict) -> str:
     )
 
 
-def evidence(seed: int) -> dict:
-    """What the numbers were measured with."""
-    try:
-        cpu = next(text for text in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text)
-    except (OSError, StopIteration):
-        cpu = platform.processor()
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT)
-    return {
-        "cpu": cpu.partition(": ")[2] or cpu,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "numpy")},
-        "xla_flags": os.environ["XLA_FLAGS"],
-        "commit": git.stdout.strip() or None,
-        "seed": seed,
-    }
-
-
 def chosen(only: tuple[str, ...], quick: bool) -> Iterator[Claim]:
     """The claims of the statements asked for, as they lie in proofs_numeric/."""
     files = find_statements(ROOT / "proofs_numeric")
@@ -154,7 +133,7 @@ def main(
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAGS}".strip()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)
-    about = evidence(seed)
+    about = evidence(cores=os.cpu_count(), xla_flags=os.environ["XLA_FLAGS"], seed=seed)
     print("\n".join(f"{name}: {value}" for name, value in about.items()))
     results, missing = [], []
     subset, turns = (QUICK_SUBSET, 1) if quick else (SUBSET, rounds)

@@ -15,9 +15,7 @@ import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from evidence import evidence
 
 from rdm_jax.filters import Filter, apply, power
 from rdm_jax.spectra import feature_effective_rank
@@ -192,28 +191,6 @@ def time_of(result: dict, side: str) -> str:
     return f"{1e3 * statistics.median(result['seconds'][side]):9.1f}/{result['lapack_threads'][side]}"
 
 
-def evidence(rounds: int, seed: int) -> dict:
-    """What the numbers were measured with."""
-    try:
-        cpu = next(text for text in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text)
-    except (OSError, StopIteration):
-        cpu = platform.processor()
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent
-    )
-    return {
-        "cpu": cpu.partition(": ")[2] or cpu,
-        "threads": THREADS,
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "numpy")},
-        "torch": version("torch") if TORCH else None,
-        "commit": git.stdout.strip() or None,
-        "rounds": rounds,
-        "seed": seed,
-    }
-
-
 def main(quick: bool = False, out: pathlib.Path | None = None, rounds: int = 5, seed: int = 0) -> None:
     """Print times and ratios; goals: the filter power(1) at 256 x 2048 10 times as fast as torch, nothing slower.
 
@@ -228,7 +205,8 @@ def main(quick: bool = False, out: pathlib.Path | None = None, rounds: int = 5, 
     if not TORCH:
         print("torch is missing, and so are its columns: pip install -e '.[bench]'")
     sides = {side: {threads: start(threads) for threads in ({1} if quick else {1, THREADS})} for side in SIDES}
-    about = evidence(1 if quick else rounds, seed)
+    torch = version("torch") if TORCH else None
+    about = evidence(threads=THREADS, torch=torch, rounds=1 if quick else rounds, seed=seed)
     print("  ".join(f"{name}: {value}" for name, value in about.items()))
     print("Milliseconds / threads of LAPACK, and their time over ours:")
     print(f"{'':19} {'shape':>12}  {'ours':>11}  {'torch':>11}  ratio{'':13}  {'numpy':>11}  ratio")

@@ -13,9 +13,7 @@ import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from evidence import evidence
 
 from rdm_jax.training import resnet_encoder
 
@@ -137,28 +136,6 @@ def timed(repeats: int) -> float:
     return min(times)
 
 
-def evidence(rounds: int, seed: int) -> dict:
-    """What the numbers were measured with."""
-    try:
-        cpu = next(text for text in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text)
-    except (OSError, StopIteration):
-        cpu = platform.processor()
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parent
-    )
-    return {
-        "cpu": cpu.partition(": ")[2] or cpu,
-        "threads": THREADS,
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("jax", "numpy")},
-        "torch": version("torch") if TORCH else None,
-        "commit": git.stdout.strip() or None,
-        "rounds": rounds,
-        "seed": seed,
-    }
-
-
 def main(quick: bool = False, out: pathlib.Path | None = None, rounds: int = 5, seed: int = 0) -> None:
     """Print times and the ratio to torch's faster layout; the goal is at most 2.0.
 
@@ -174,7 +151,8 @@ def main(quick: bool = False, out: pathlib.Path | None = None, rounds: int = 5, 
     depth, width, batch, size = (10, 4, 8, 16) if quick else (18, 64, 64, 32)
     spawn = multiprocessing.get_context("spawn")
     processes = {side: ProcessPoolExecutor(1, spawn) for side in SIDES}
-    about = evidence(1 if quick else rounds, seed)
+    torch = version("torch") if TORCH else None
+    about = evidence(threads=THREADS, torch=torch, rounds=1 if quick else rounds, seed=seed)
     print("  ".join(f"{name}: {value}" for name, value in about.items()))
     for side, process in processes.items():
         process.submit(prepare, side, depth, width, batch, size, seed).result()

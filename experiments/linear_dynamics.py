@@ -45,9 +45,7 @@ class LinearOptions(Options):
         super().__post_init__()
         for name in self.designs:
             choose(name, FAMILIES, "--designs")
-        for name, least in (("modes", 3), ("samples", 4 * self.modes), ("seeds", 2), ("refinements", 2), ("grid", 4)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        self.require_at_least(modes=3, samples=4 * self.modes, seeds=2, refinements=2, grid=4)
         if self.steps < RECORDS or self.steps % RECORDS:
             raise ValueError(f"--steps must be a multiple of {RECORDS}, the number of records; got {self.steps}")
 

@@ -51,9 +51,7 @@ class NonlinearOptions(Options):
         super().__post_init__()
         for name in self.designs:
             choose(name, table(self.modes), "--designs")
-        for name, least in (("modes", 4), ("batch", 2 * self.modes), ("probe", self.batch), ("seeds", 2), ("every", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        self.require_at_least(modes=4, batch=2 * self.modes, probe=self.batch, seeds=2, every=1)
         if self.steps < 2 * self.every or self.steps % self.every:
             raise ValueError(
                 f"--steps must be a multiple of --every, at least twice it; got {self.steps}, {self.every}"

@@ -48,6 +48,13 @@ class Options:
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed must be at least 0 and below 2**31, got {self.seed}")
 
+    def require_at_least(self, **least: int) -> None:
+        """Refuse an option below its least value, by its name on the command line; None is no value."""
+        for name, limit in least.items():
+            value = getattr(self, name)
+            if value is not None and not value >= limit:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {limit}, got {value}")
+
 
 _Chosen = TypeVar("_Chosen", bound=Options)
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nonlinear import growth, scores, threshold
 from nonlinear.designs import NETWORK, SETTING, Network, Run, Setting, again, run
+from nonlinear.panels import rows
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
@@ -214,14 +215,13 @@ def draw_memory(figure: Figure, data: Mapping[str, Any]) -> None:
 def draw_changes(figure: Figure, data: Mapping[str, Any]) -> None:
     """A row for each case: what is right, beside what shuffled modes reach."""
     found = data["cases"]
-    axes, heights = figure.subplots(1, 2, sharey=True), -np.arange(len(found))
+    axes = figure.subplots(1, 2, sharey=True)
     sides = (("hits", "by chance", "right sign of d erank/dt"), ("predicted -> measured", "chance", "rank correlation"))
     for ax, (side, chance, label) in zip(axes, sides, strict=True):
+        heights = rows(ax, [f"{one['name']}, {one['title']}" for one in found])
         ax.plot([one[chance] for one in found], heights, "|", color="grey", markersize=9, label="shuffled modes (95%)")
         ax.plot([one[side] for one in found], heights, "o", color=PALETTE[0], markersize=4.5, label="prediction")
-        ax.set(xlabel=label, xlim=(-0.1, 1.04), yticks=heights)
-        ax.grid(axis="y", linewidth=0.4)
-    axes[0].set_yticklabels([f"{one['name']}, {one['title']}" for one in found], fontsize=8)
+        ax.set(xlabel=label, xlim=(-0.1, 1.04))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
 
 
@@ -238,15 +238,13 @@ def draw_growth(figure: Figure, data: Mapping[str, Any]) -> None:
 
 def groups(ax: Axes, entries: list[Mapping[str, Any]], steps: Iterable[str], titles: list[str] | None = None) -> None:
     """A row for each entry, a mark for each pair of rates."""
-    heights = -np.arange(len(entries))
+    heights = rows(ax, titles or [one["title"] for one in entries], fontsize=7.5)
     for number, step in enumerate(steps):
         values = np.array([one[step] for one in entries], float)
         marker = "osD^"[number]
         ax.plot(values, heights, marker, color=PALETTE[number], markersize=5, label=step.replace("->", "to"))
-    ax.set(yticks=heights, xlim=(-0.3, 1.03), xlabel="rank correlation")
-    ax.set_yticklabels(titles or [one["title"] for one in entries], fontsize=7.5)
+    ax.set(xlim=(-0.3, 1.03), xlabel="rank correlation")
     ax.axvline(0, color="grey", linewidth=0.6)
-    ax.grid(axis="y", linewidth=0.4)
 
 
 RANKS = Part(

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from nonlinear.designs import Run, runs
+from nonlinear.panels import panels
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
 
 SHARES = (0.1, 0.4, 1.0)
 RESOLVED = 1e-3
-COLUMNS = 3
 
 
 def compute(options: Any, tell: Tell) -> Outcome:
@@ -65,24 +65,18 @@ def judge(run: Run) -> list[Finding]:
 
 def draw(figure: Figure, data: Mapping[str, Any]) -> None:
     """A panel for each design: points measured, lines predicted, a colour for each moment."""
-    found = data["runs"]
-    axes = figure.subplots(-(-len(found) // COLUMNS), COLUMNS, squeeze=False, sharex=True)
-    for ax, run in zip(axes.flat, found, strict=False):
-        for number, moment in enumerate(run["moments"]):
-            colour = PALETTE[number]
-            ax.loglog(moment["spectrum"], moment["predicted"], color=colour, linewidth=1)
-            label = ("early", "middle", "end")[number]
-            ax.loglog(moment["spectrum"], moment["measured"], "o", color=colour, markersize=3, label=label)
-        ax.set_title(run["name"], fontsize=8.5)
-        few_ticks(ax)
-    for ax in axes.flat[len(found) :]:
-        ax.remove()
-    for ax in axes[:, 0]:
-        ax.set_ylabel("gain")
-    for ax in axes[-1]:
-        ax.set_xlabel("eigenvalue of the features")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+    panels(figure, data["runs"], panel, "eigenvalue of the features", "gain")
+
+
+def panel(ax: Axes, run: Mapping[str, Any]) -> None:
+    """One design."""
+    for number, moment in enumerate(run["moments"]):
+        colour = PALETTE[number]
+        ax.loglog(moment["spectrum"], moment["predicted"], color=colour, linewidth=1)
+        label = ("early", "middle", "end")[number]
+        ax.loglog(moment["spectrum"], moment["measured"], "o", color=colour, markersize=3, label=label)
+    ax.set_title(run["name"], fontsize=8.5)
+    few_ticks(ax)
 
 
 def few_ticks(ax: Axes) -> None:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nonlinear import scores
 from nonlinear.designs import Run, runs, warm
+from nonlinear.panels import rows
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
@@ -148,16 +149,14 @@ def bars(ax: Axes, found: list[Mapping[str, Any]]) -> None:
 
 def dots(ax: Axes, found: list[Mapping[str, Any]], quantity: str) -> None:
     """One agreement of every design beside what chance reaches."""
-    heights = -np.arange(len(found))
+    heights = rows(ax, [one["name"] for one in found])
     for side, style in (("chance", {"marker": "|", "color": "grey", "markersize": 8}), ("measured", {"marker": "o"})):
         values = np.array([one["scores"][quantity][side] for one in found], float)
         label = {"chance": "shuffled modes (95% quantile)", "measured": "prediction"}[side]
         ax.plot(values, heights, **({"color": PALETTE[0], "markersize": 4} | style), linestyle="", label=label)
     title = {"beyond": "rank correlation\nbeyond the order of modes"}.get(quantity, quantity)
-    ax.set(xlabel=title, yticks=heights, xlim=(-0.55, 1.05))
-    ax.set_yticklabels([one["name"] for one in found], fontsize=8)
+    ax.set(xlabel=title, xlim=(-0.55, 1.05))
     ax.axvline(0, color="grey", linewidth=0.6)
-    ax.grid(axis="y", linewidth=0.4)
 
 
 PART = Part(

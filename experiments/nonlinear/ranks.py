@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nonlinear.designs import Run, runs, warm
+from nonlinear.panels import panels
 from nonlinear.scores import spread
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
 
 ONLINE, TARGET = PALETTE[1], PALETTE[0]
-COLUMNS = 3
 
 
 def compute(options: Any, tell: Tell) -> Outcome:
@@ -63,18 +63,7 @@ def judge(run: Run) -> list[Finding]:
 
 def draw(figure: Figure, data: Mapping[str, Any]) -> None:
     """A panel for each design."""
-    found = data["runs"]
-    axes = figure.subplots(-(-len(found) // COLUMNS), COLUMNS, squeeze=False, sharex=True)
-    for ax, run in zip(axes.flat, found, strict=False):
-        panel(ax, run)
-    for ax in axes.flat[len(found) :]:
-        ax.remove()
-    for ax in axes[:, 0]:
-        ax.set_ylabel("effective rank")
-    for ax in axes[-1]:
-        ax.set_xlabel("step")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8)
+    panels(figure, data["runs"], panel, "step", "effective rank")
 
 
 def panel(ax: Axes, run: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from nonlinear.designs import Run, runs, warm
+from nonlinear.panels import rows
 from nonlinear.scores import shuffled
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
@@ -117,7 +118,7 @@ def draw(figure: Figure, data: Mapping[str, Any]) -> None:
     """Hits of every design beside chance, theta of some, and predicted beside measured speed of three."""
     left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1])
     ax, found = left.subplots(), data["designs"]
-    heights = -np.arange(len(found))
+    heights = rows(ax, [one["name"] for one in found])
     for side, label, style in (
         ("frequent", "always the more frequent sign", {"marker": "x", "color": PALETTE[1], "markersize": 5}),
         ("flow", "flow through the network", {"marker": "D", "color": PALETTE[4], "markersize": 3.5}),
@@ -125,9 +126,7 @@ def draw(figure: Figure, data: Mapping[str, Any]) -> None:
         ("hits", "prediction", {"marker": "o", "color": PALETTE[0], "markersize": 4.5}),
     ):
         ax.plot([one[side] for one in found], heights, linestyle="", label=label, **style)
-    ax.set(xlabel="share of instants with the right sign of d erank/dt", xlim=(0, 1.04), yticks=heights)
-    ax.set_yticklabels([one["name"] for one in found], fontsize=8)
-    ax.grid(axis="y", linewidth=0.4)
+    ax.set(xlabel="share of instants with the right sign of d erank/dt", xlim=(0, 1.04))
     left.legend(*ax.get_legend_handles_labels(), loc="outside upper center", fontsize=8)
     thresholds(right, data["theta"])
 

@@ -17,14 +17,14 @@ from rdm_jax._xla import quick_flags
 from rdm_jax.training import config
 from rdm_jax.training.config import TrainOptions
 from rdm_jax.training.dataset import Dataset
-from rdm_jax.training.learner import Learner, Learning, device_mesh
+from rdm_jax.training.learner import Learner, Learning, device_mesh, init_learning
 from rdm_jax.training.run import METRICS, Diverged, Interrupted, Plan, read_metrics, train_run
 from rdm_jax.training.saved import CONFIG
 from rdm_jax.training.scores import Scores, score
 
 RESULTS = "results.json"
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-_FREE = (
+_FREE = (  # may change on --resume
     "out",
     "resume",
     "data_dir",
@@ -37,7 +37,7 @@ _FREE = (
     "coordinator",
     "processes",
     "process",
-)  # may change on --resume
+)
 
 
 def main(presets: Mapping[str, TrainOptions], arguments: Sequence[str] | None = None) -> int:
@@ -124,8 +124,6 @@ def _scored(
     options: TrainOptions, learner: Learner, plan: Plan, dataset: Dataset, state: Learning, show: "_Display"
 ) -> dict[str, Scores]:
     """Of the untrained network, and of the trained one."""
-    from rdm_jax.training.learner import init_learning
-
     untrained = jax.jit(lambda: init_learning(learner, (plan.size, plan.size, 3)))()
     show.note("evaluating")
     return {

@@ -97,19 +97,10 @@ class TrainOptions(Options):
         choose(self.method, METHODS, "--method")
         if self.method not in _FILTERED and (self.filter is not None or self.side != "online"):
             raise ValueError(f"--filter and --side are for {' and '.join(_FILTERED)}; {self.method} has no filter")
-        for name in ("epochs", "microbatches", "width", "shrink", "probe"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name in ("probe_every", "save_every", "stem_padding"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 0, got {getattr(self, name)}")
-        for name in ("limit", "size", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        self.require_at_least(epochs=1, microbatches=1, width=1, shrink=1, probe=1, limit=1, size=1, batch_size=1)
+        self.require_at_least(probe_every=0, save_every=0, stem_padding=0, weight_decay=0)
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"--learning-rate must be above 0, got {self.learning_rate}")
-        if self.weight_decay is not None and not self.weight_decay >= 0:
-            raise ValueError(f"--weight-decay must be at least 0, got {self.weight_decay}")
         if self.resume and self.out is None:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
         self.make_method()

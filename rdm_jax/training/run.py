@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rdm_jax.reporting import plain
 from rdm_jax.training import checkpoint
+from rdm_jax.training.augment import augment_views
 from rdm_jax.training.dataset import Dataset, Split, batch_order
 from rdm_jax.training.learner import Learner, Learning, Measures, init_learning, make_update
 from rdm_jax.training.monitor import probe_state
@@ -229,8 +230,6 @@ def probe_views(learner: Learner, dataset: Dataset, plan: Plan) -> tuple[Array, 
     >>> views.shape, len(set(numbers.tolist()))
     ((2, 5, 32, 32, 3), 5)
     """
-    from rdm_jax.training.augment import augment_views
-
     count = min(plan.probe, dataset.train.samples)
     chosen = np.sort(np.random.default_rng(_PROBE_SEED).permutation(dataset.train.samples)[:count]).astype(np.int32)
     if isinstance(dataset.train, Split):

@@ -53,9 +53,9 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same_bitwise(whole, tmp_pa
     folder, cache = tmp_path / "killed", {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for moment in ("5", "save 1", "10", "save 1", "15"):
-        words = [sys.executable, "-W", "ignore", "-m", "tests.training.tiny_run", "dying", str(folder), moment]
-        done = subprocess.run(words, cwd=ROOT, env=os.environ | cache | {"PYTHONPATH": str(ROOT)}, capture_output=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        process = started("dying", folder, moment, **cache)
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == -signal.SIGKILL, said
     show = tiny_run.Silent()
     state = tiny_run.run(folder, show)
     assert show.notes and "resumed after step" in show.notes[0]
@@ -67,11 +67,11 @@ def test_killed_at_any_moment_and_resumed_it_ends_the_same_bitwise(whole, tmp_pa
         assert ours == theirs
 
 
-def started(*words, devices=1):
+def started(*words, devices=1, **environment):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     command = [sys.executable, "-W", "ignore", "-m", "tests.training.tiny_run", *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    environment |= {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
 
 
 def ended(*processes):
