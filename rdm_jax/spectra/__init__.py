@@ -14,6 +14,7 @@ from rdm_jax.spectra.nulls import null_effective_rank, null_rankme
 from rdm_jax.spectra.rank import (
     alpha_req,
     effective_rank,
+    effective_rank_influence,
     feature_effective_rank,
     lidar,
     numerical_rank,
@@ -33,6 +34,7 @@ __all__ = [
     "branches_with_filter",
     "commutator_norm",
     "effective_rank",
+    "effective_rank_influence",
     "eigenspace_alignment",
     "eigensystem",
     "eigenvalues",

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from rdm_jax._checks import as_features, as_floating, as_spectrum, poison, require
-from rdm_jax.spectra.decompose import eigenvalues, singular_values
+from rdm_jax.spectra.decompose import eigensystem, eigenvalues, singular_values
 from rdm_jax.spectra.moments import second_moment, smaller_moment
 from rdm_jax.types import Array, ArrayLike, Batched, Features, Flag, Labels, Mask, Scalar, Spectrum
 
@@ -260,6 +260,41 @@ def rank_difference(online: ArrayLike, target: ArrayLike, *, center: bool = Fals
     return ranks[1] - ranks[0]
 
 
+def effective_rank_influence(features: ArrayLike, moment: ArrayLike) -> Float[Array, "*views n"]:
+    """Influence of each row on the effective rank ("eig") of a second moment; its spread is the rank's standard error.
+
+    psi(z) = -erank sum_i (log q_i + H) (v_i . z)^2 / tr C, for the eigenvectors v_i of C and their shares q_i, of
+    entropy H = log erank; 0 on the average over the rows that C is of. The standard error over n independent samples
+    is sqrt(mean psi^2 / n), with psi averaged over the views of a sample first. Of two branches the difference of
+    influences gives that of the rank difference.
+
+    Args:
+        features: (..., n, d) rows, any of them.
+        moment: C (d, d), the second moment of all rows.
+
+    Returns:
+        (..., n) in directions.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN or inf, or a moment that is zero. Under a trace NaN instead.
+
+    >>> rows = jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, -1.0], [-3.0, 0.0]])
+    >>> influence = effective_rank_influence(rows, second_moment(rows))
+    >>> [round(float(value), 4) for value in influence]  # rows along the weaker direction raise the rank
+    [-0.5474, 0.5474, 0.5474, -0.5474]
+
+    Source: the delta method, with the first-order perturbation of eigenvalues (docs/theory.md L2).
+    """
+    rows, matrix = as_floating(features, "features"), as_floating(moment, "moment")
+    if rows.ndim < 2 or matrix.shape != (rows.shape[-1],) * 2:
+        raise ValueError(f"moment must be (d, d) for features (..., n, d), got {matrix.shape} and {rows.shape}")
+    finite = jnp.all(jnp.isfinite(rows)) & jnp.all(jnp.isfinite(matrix))
+    require(finite, f"features of shape {rows.shape} or their moment hold NaN or inf; find what made them")
+    total = jnp.trace(matrix)
+    require(total > 0, "the moment is zero: its effective rank is undefined")
+    return poison(_influence(rows, matrix), finite & (total > 0))
+
+
 def lidar(features: ArrayLike, groups: ArrayLike, *, ridge: float = 1e-4) -> Scalar:
     """LiDAR: effective rank of the spread between groups, seen through the spread within them.
 
@@ -344,6 +379,16 @@ def _logs(shares: Spectrum, positive: Mask) -> Spectrum:
 @jax.jit
 def _exp_entropy(values: Spectrum) -> Batched:
     return jnp.exp(_entropy(*_shares(values)))
+
+
+@jax.jit
+def _influence(rows: Array, matrix: Array) -> Array:
+    values, vectors = eigensystem(matrix)
+    shares, positive = _shares(values)
+    entropy = _entropy(shares, positive)
+    slope = jnp.where(positive, -(_logs(shares, positive) + entropy), 0) * jnp.exp(entropy) / jnp.trace(matrix)
+    along = jnp.matmul(rows, vectors, precision="highest")
+    return jnp.sum(along**2 * slope.reshape((1,) * (rows.ndim - 1) + (-1,)), axis=-1)
 
 
 @jax.jit

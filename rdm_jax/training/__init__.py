@@ -35,7 +35,7 @@ from rdm_jax.training.optimizers import Descent, lars, one_dimensional, sgd, war
 from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
 from rdm_jax.training.recipes import Recipe, make_encoder, make_optimizer, recipe
 from rdm_jax.training.resnet import resnet_encoder
-from rdm_jax.training.run import Diverged, Interrupted, Plan, alarms, probe_views, read_metrics, train_run
+from rdm_jax.training.run import Diverged, Interrupted, Plan, alarms, probe_views, train_run
 from rdm_jax.training.step import (
     Params,
     Pass,

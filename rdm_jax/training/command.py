@@ -18,9 +18,10 @@ from rdm_jax.training import config
 from rdm_jax.training.config import TrainOptions
 from rdm_jax.training.dataset import Dataset
 from rdm_jax.training.learner import Learner, Learning, device_mesh, init_learning
-from rdm_jax.training.run import METRICS, Diverged, Interrupted, Plan, read_metrics, train_run
+from rdm_jax.training.run import Diverged, Interrupted, Plan, train_run
 from rdm_jax.training.saved import CONFIG
 from rdm_jax.training.scores import Scores, score
+from rdm_jax.training.watch import METRICS, read_metrics
 
 RESULTS = "results.json"
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -74,8 +74,10 @@ class TrainOptions(Options):
     """Batch normalisation over each device's share of the batch instead of the whole of it."""
     probe: int = 2048
     """Samples of the probe set."""
-    probe_every: int = 5
-    """Epochs between two probes; 0: only at both ends."""
+    probe_every: float = 5
+    """Epochs between two probes, 0.1 for ten an epoch; 0: only at both ends."""
+    probe_rates: bool = False
+    """At each probe also compute growth rates of free features and of the gradient flow (five times the cost)."""
     save_every: int = 5
     """Epochs between two checkpoints; 0: only at the end."""
     linear: bool = True
@@ -230,7 +232,8 @@ def build(options: TrainOptions, dataset: Dataset, devices: int = 1) -> tuple[Le
         0.99 if own.ema is None else ema_schedule(*own.ema, options.epochs * steps),
         options.microbatches,
     )
-    return learner, Plan(options.epochs, batch, size, options.probe_every, options.save_every, options.probe)
+    every = options.probe_every, options.save_every
+    return learner, Plan(options.epochs, batch, size, *every, options.probe, options.probe_rates)
 
 
 def _size(dataset: Dataset) -> int:

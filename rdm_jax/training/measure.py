@@ -66,10 +66,10 @@ def measure(
     (2.5, 0.5)
     """
     given = [online, target, features, features if target_features is None else target_features]
-    views = [_views(value, name, method) for value, name in zip(given, _NAMES, strict=True)]
+    views = [views_of(value, name, method) for value, name in zip(given, _NAMES, strict=True)]
     if len({branch.shape for branch in views}) > 1:
         raise ValueError(f"outputs and features must be alike, got shapes {', '.join(str(x.shape) for x in views)}")
-    return _measured(*views, {name: _views(stage, name) for name, stage in (stages or {}).items()})
+    return _measured(*views, {name: views_of(stage, name) for name, stage in (stages or {}).items()})
 
 
 def merge(first: Moments, second: Moments) -> Moments:
@@ -97,7 +97,8 @@ def merge(first: Moments, second: Moments) -> Moments:
     return merged._replace(rows=rows)
 
 
-def _views(value: ArrayLike, name: str, method: Method | None = None) -> Views:
+def views_of(value: ArrayLike, name: str, method: Method | None = None) -> Views:
+    """Outputs as (views, n, d), checked, without the constant mode where the method leaves it out."""
     array = as_floating(value, name)
     array = array[None] if array.ndim == 2 else array
     if array.ndim != 3 or len(array) > 2 or array.shape[1] < 2 or array.shape[2] < 1:

@@ -21,8 +21,8 @@ from rdm_jax.methods import Context, Method, evaluate, without_constant_mode
 from rdm_jax.spectra import eigensystem, second_moment
 from rdm_jax.training.measure import Moments, measure
 from rdm_jax.training.networks import Encoder, encode_views
-from rdm_jax.training.probe import LossKind, Record, loss_kind, read
-from rdm_jax.training.step import Params, TrainState, forward
+from rdm_jax.training.probe import LossKind, Record, loss_kind, rank_errors, read
+from rdm_jax.training.step import Params, Pass, TrainState, forward
 from rdm_jax.types import Array, ArrayLike, Gains, Scalar, Views
 
 __all__ = ["Velocities", "measure_state", "mode_rates", "probe_state", "read_state", "velocities"]
@@ -68,10 +68,13 @@ def probe_state(
 
     Source: docs/theory.md T3, S1, S4.
     """
-    moments = measure_state(encoder, method, state, views, steps_per_epoch=steps_per_epoch)
-    return read_state(
+    done = _passed(encoder, method, state, views, steps_per_epoch)
+    rows, moments = done.evaluation.measured, _moments(method, done)
+    record = read_state(
         method, moments, step=state.step, samples=jnp.asarray(views).shape[1], steps_per_epoch=steps_per_epoch
     )
+    errors = rank_errors(rows.online, rows.target, rows.online_input, moments, method=method)
+    return record._replace(errors=errors)
 
 
 def measure_state(
@@ -98,8 +101,15 @@ def measure_state(
     >>> measure_state(encoder, method, state, views).features.moment().shape
     (3, 3)
     """
+    return _moments(method, _passed(encoder, method, state, views, steps_per_epoch))
+
+
+def _passed(encoder: Encoder, method: Method, state: TrainState, views: ArrayLike, steps_per_epoch: int) -> Pass:
     context = Context(epoch=state.step / steps_per_epoch)
-    done = forward(encoder, method, state.params, state, views, context)
+    return forward(encoder, method, state.params, state, views, context)
+
+
+def _moments(method: Method, done: Pass) -> Moments:
     measured = done.evaluation.measured
     return measure(
         measured.online,

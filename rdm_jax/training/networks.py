@@ -221,32 +221,52 @@ class BatchNorm(nnx.Module):
             (n, ..., d) of the inputs' type.
         """
         wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-        mean, variance = self._batch_statistics(wide) if train else (self.mean[...][None], self.var[...][None])
-        factor = jax.lax.rsqrt(variance + self.epsilon)
+        row = (*(1,) * (values.ndim - 1), -1)
+        if train:
+            result = self._by_batch(wide)
+        else:
+            mean, var = self.mean[...].reshape(row), self.var[...].reshape(row)
+            result = (wide - mean) * jax.lax.rsqrt(var + self.epsilon)
         if self.affine:
-            factor = factor * self.scale[...][None]
-        shape = (-1, *(1,) * (values.ndim - 1), values.shape[-1])
-        parts = wide.reshape(self.groups if train else 1, -1, *values.shape[1:])
-        result = (parts - mean.reshape(shape)) * factor.reshape(shape)
-        if self.affine:
-            result = result + self.bias[...].reshape(shape)
-        return result.reshape(values.shape).astype(values.dtype)
+            result = result * self.scale[...].reshape(row) + self.bias[...].reshape(row)
+        return result.astype(values.dtype)
 
-    def _batch_statistics(self, wide: Array) -> tuple[Array, Array]:
-        """Mean and variance over n of each part, (groups, d)."""
+    def _by_batch(self, wide: Array) -> Array:
+        """Standardised by the batch's own statistics, which move the running ones."""
         if wide.shape[0] % self.groups:
             raise ValueError(f"a batch of {wide.shape[0]} has no {self.groups} equal parts for batch norm")
         parts = wide.reshape(self.groups, -1, *wide.shape[1:])
-        axes = tuple(range(1, parts.ndim - 1))
-        mean = jnp.mean(parts, axes, keepdims=True)
-        # Not mean(x^2) - mean(x)^2, a difference of two large numbers where the mean is large.
-        variance = jnp.mean(jnp.square(parts - mean), axes)
+        standard, mean, variance = _standardised(parts, self.epsilon)
         n = math.prod(parts.shape[1:-1])
-        found = {"mean": jnp.mean(mean.reshape(variance.shape), 0), "var": jnp.mean(variance, 0) * n / max(n - 1, 1)}
+        found = {"mean": jnp.mean(mean, 0), "var": jnp.mean(variance, 0) * n / max(n - 1, 1)}
         for name, value in found.items():
             old = getattr(self, name)
-            old[...] = (self.momentum * old[...] + (1 - self.momentum) * value).astype(old[...].dtype)
-        return mean.reshape(variance.shape), variance
+            old[...] = (self.momentum * old[...] + (1 - self.momentum) * value.reshape(-1)).astype(old[...].dtype)
+        return standard.reshape(wide.shape)
+
+
+# The derivative in closed form takes half the time of the one that jax would derive step by step.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _standardised(parts: Array, epsilon: Number) -> tuple[Array, Array, Array]:
+    """h = (x - mean) / sqrt(var + eps) of each part, and mean and variance over n, with axes of length 1."""
+    axes = tuple(range(1, parts.ndim - 1))
+    mean = jnp.mean(parts, axes, keepdims=True)
+    # Not mean(x^2) - mean(x)^2, a difference of two large numbers where the mean is large.
+    variance = jnp.mean(jnp.square(parts - mean), axes, keepdims=True)
+    return (parts - mean) * jax.lax.rsqrt(variance + epsilon), mean, variance
+
+
+@_standardised.defjvp
+def _standardised_jvp(
+    epsilon: Number, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+    """dh = (dx - mean(dx) - h mean(h dx)) / sqrt(var + eps)."""
+    ((parts,), (moved,)) = primals, tangents
+    standard, mean, variance = _standardised(parts, epsilon)
+    axes, scale = tuple(range(1, parts.ndim - 1)), jnp.sqrt(variance + epsilon)
+    shift = jnp.mean(moved, axes, keepdims=True)
+    along = jnp.mean(standard * moved, axes, keepdims=True)
+    return (standard, mean, variance), ((moved - shift - standard * along) / scale, shift, 2 * scale * along)
 
 
 class Projector(nnx.Module):

@@ -32,15 +32,17 @@ from rdm_jax.methods import (
 from rdm_jax.spectra import (
     MomentAccumulator,
     effective_rank,
+    effective_rank_influence,
     eigensystem,
     eigenvalues,
     low_pass_index,
     null_effective_rank,
 )
-from rdm_jax.training.measure import Moments, measure
+from rdm_jax.training.measure import Moments, measure, views_of
 from rdm_jax.types import Array, ArrayLike, Flag, Gains, Moment, Scalar, Spectrum
 
 __all__ = [
+    "Errors",
     "Followed",
     "LossKind",
     "Predicted",
@@ -49,6 +51,7 @@ __all__ = [
     "follow",
     "loss_kind",
     "probe",
+    "rank_errors",
     "read",
 ]
 
@@ -77,6 +80,15 @@ class Predicted(NamedTuple):
     rank_difference: Scalar
 
 
+class Errors(NamedTuple):
+    """Standard errors of the effective ranks and of their difference, over independent samples; NaN where unknown."""
+
+    online: Scalar
+    target: Scalar
+    features: Scalar
+    rank_difference: Scalar
+
+
 class Record(NamedTuple):
     """One probe. Modes are eigenvectors of C_z = E[z z^T], largest eigenvalue first, unless another basis is named.
 
@@ -85,7 +97,7 @@ class Record(NamedTuple):
     ``vectors``: the modes, in columns. ``signal``: m. ``isotropy``: effective rank of the view noise C_z - C_m over d,
     1 where it is isotropic. ``gains``: g, the filter from z to p. ``theta``: t's pull on each mode over g (S1; for a
     target h z it is h m / (lambda g)). ``rates``: r of free features, common factor included, and ``entropy_rate``:
-    dH/dt from them.
+    dH/dt from them. ``errors``: known to ``probe``, which sees the rows, and not to ``read``.
     """
 
     online: StageRecord
@@ -104,6 +116,7 @@ class Record(NamedTuple):
     rates: Gains
     entropy_rate: Scalar
     predicted: Predicted
+    errors: Errors
 
 
 class LossKind(NamedTuple):
@@ -207,7 +220,42 @@ def probe(
     moments = measure(*outputs, features=z, target_features=target_features, stages=stages, method=method)
     given = context or Context()
     known = given._replace(samples=given.samples or jnp.asarray(z).shape[-2])
-    return read(moments, method=method, kind=kind, context=known)
+    record = read(moments, method=method, kind=kind, context=known)
+    return record._replace(errors=rank_errors(*outputs, z, moments, method=method))
+
+
+def rank_errors(
+    online: ArrayLike, target: ArrayLike, features: ArrayLike, moments: Moments, *, method: Method | None = None
+) -> Errors:
+    """Standard errors of a probe's effective ranks, by the delta method; both views of a sample count as one.
+
+    They say how far the ranks would move with other samples. A bias remains, of which ``StageRecord.null`` tells.
+
+    Args:
+        online: p (2, n, d) or (n, d), independent samples.
+        target: t, likewise.
+        features: z, likewise.
+        moments: of these rows.
+        method: as for ``measure``.
+
+    Returns:
+        The errors.
+
+    Raises:
+        ValueError: as ``measure``.
+
+    >>> z = jnp.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> errors = rank_errors(z, z, z, measure(z, z, features=z))
+    >>> round(float(errors.online), 4), float(errors.rank_difference)  # the same rows: the difference has no error
+    (0.3657, 0.0)
+
+    Source: ``spectra.effective_rank_influence``.
+    """
+    rows = [
+        views_of(value, name, method)
+        for value, name in ((online, "online"), (target, "target"), (features, "features"))
+    ]
+    return _rank_errors(*rows, moments)
 
 
 def read(
@@ -302,7 +350,17 @@ def _read(moments: Moments, factor: Scalar, loss: str, direct: bool) -> Record:
         rates,
         theory.entropy_rate(spectrum, rates),
         Predicted(unknown, unknown, unknown[0]),
+        Errors(*4 * [unknown[0]]),
     )
+
+
+@jax.jit
+def _rank_errors(p: Array, t: Array, z: Array, moments: Moments) -> Errors:
+    ours, theirs, own = (
+        jnp.mean(effective_rank_influence(rows, stage.moment()), axis=0)
+        for rows, stage in ((p, moments.online), (t, moments.target), (z, moments.features))
+    )
+    return Errors(*(jnp.sqrt(jnp.mean(psi**2) / len(psi)) for psi in (ours, theirs, own, theirs - ours)))
 
 
 def _stage(moments: Moments, stage: MomentAccumulator) -> StageRecord:

@@ -1,5 +1,7 @@
 """Residual networks with the features of every stage, and the stem that small images need."""
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,11 +132,38 @@ class _Layers:
             use_bias=False,
             kernel_init=_CONVOLUTION,
             dtype=self.dtype,
+            conv_general_dilated=_convolution,
             rngs=self.rngs,
         )
 
     def norm(self, width: int, start: float = 1.0) -> BatchNorm:
         return BatchNorm(width, start=start, groups=self.groups)
+
+
+def _convolution(inputs: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
+    """``jax.lax.conv_general_dilated``, whose gradient in the kernel, on a CPU, is summed over parts of the batch.
+
+    XLA computes that gradient as a convolution with a kernel as large as the image, which takes up to three times as
+    long in one piece. In a batch that devices share a part would lie on one of them, so there it stays whole.
+    """
+    convolve = functools.partial(jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
+    whole = jax.custom_jvp(convolve)
+
+    @whole.defjvp
+    def derivative(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+        out = convolve(*primals)
+        parts = jnp.split(primals[0], _parts(out.shape))
+        by_kernel = jnp.concatenate([convolve(part, tangents[1]) for part in parts])
+        return out, convolve(tangents[0], primals[1]) + by_kernel
+
+    one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    return whole(inputs, kernel) if one_cpu else convolve(inputs, kernel)
+
+
+def _parts(shape: tuple[int, ...]) -> int:
+    """The most equal parts of a batch, up to 16, that have a thousand pixels each."""
+    largest = max(1, min(16, math.prod(shape[:-1]) // 1000))
+    return max(k for k in range(1, largest + 1) if shape[0] % k == 0)
 
 
 class _Block(nnx.Module):

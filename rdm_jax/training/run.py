@@ -4,33 +4,29 @@ The order of samples and every random number follow from the seed and the step, 
 resumed ends where an uninterrupted one ends: bitwise, on the same machine.
 """
 
-import dataclasses
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rdm_jax.reporting import plain
 from rdm_jax.training import checkpoint
 from rdm_jax.training.augment import augment_views
 from rdm_jax.training.dataset import Dataset, Split, batch_order
 from rdm_jax.training.learner import Learner, Learning, Measures, init_learning, make_update
-from rdm_jax.training.monitor import probe_state
-from rdm_jax.training.probe import Record
 from rdm_jax.training.stream import Stream, stream_batches
+from rdm_jax.training.watch import GAP, METRICS, Instants, Metrics, Watch
 from rdm_jax.types import Array
 
-__all__ = ["Diverged", "Interrupted", "Plan", "alarms", "probe_views", "read_metrics", "train_run"]
+__all__ = ["Diverged", "Interrupted", "Plan", "alarms", "probe_views", "train_run"]
 
-METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 _CHUNK = {"cpu": 5}  # steps between two looks at the loss and at signals
 _ACCELERATED = 50
@@ -38,14 +34,18 @@ _PROBE_SEED = 2**31 - 1  # the views of the probe set are the same in all runs o
 
 
 class Plan(NamedTuple):
-    """How long, and how often what. Epochs; ``probe``: samples of the probe set, ``size``: of a view in pixels."""
+    """How long, and how often what. Epochs; ``probe``: samples of the probe set, ``size``: of a view in pixels.
+
+    ``rates``: at each probe also compute growth rates of free features and of the flow.
+    """
 
     epochs: int
     batch: int
     size: int
-    probe_every: int = 1
+    probe_every: float = 1
     save_every: int = 1
     probe: int = 2048
+    rates: bool = False
 
 
 class Diverged(RuntimeError):
@@ -69,46 +69,6 @@ class Show(Protocol):
 
     def note(self, text: str) -> None:
         """Something that its user should know."""
-
-
-@dataclasses.dataclass
-class _Metrics:
-    """The lines of ``metrics.jsonl``, each a JSON object with ``kind`` and ``step``; written by process 0 alone."""
-
-    path: Path
-
-    def cut(self, step: int) -> None:
-        """Drop what came after a step: a resumed run writes it again."""
-        if jax.process_index() == 0:
-            kept = [entry for entry in read_metrics(self.path) if entry["step"] <= step]
-            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-
-    def add(self, kind: str, step: int, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Append a line and return it."""
-        line = {"kind": kind, "step": step, **plain(entry)}
-        if jax.process_index() == 0:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        return line
-
-
-def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The lines of a run's metrics; a last line that a kill cut short is left out.
-
-    Args:
-        path: ``metrics.jsonl``, or its folder.
-        kind: only these: ``train``, ``probe``, ``alarm``; None: all.
-
-    Returns:
-        A dict for each.
-
-    >>> read_metrics(Path("no such folder"))
-    []
-    """
-    path = path / METRICS if path.suffix != ".jsonl" else path
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    entries = [json.loads(line) for line in lines]
-    return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
 def train_run(
@@ -136,7 +96,7 @@ def train_run(
     >>> import tempfile
     >>> import optax
     >>> from rdm_jax.methods import get
-    >>> from rdm_jax.training import device_mesh, load, method_views, mlp_encoder
+    >>> from rdm_jax.training import device_mesh, load, method_views, mlp_encoder, read_metrics
     >>> encoder, method = mlp_encoder((8,), features=4), get("rdm_simsiam")
     >>> learner = Learner(encoder, method, optax.sgd(0.1), method_views("rdm_simsiam"), classes=10, steps_per_epoch=2)
     >>> class Quiet:
@@ -147,7 +107,7 @@ def train_run(
     >>> int(state.train.step), [line["step"] for line in read_metrics(folder, "probe")]
     (2, [0, 2])
     """
-    total, metrics = plan.epochs * learner.steps_per_epoch, _Metrics(folder / METRICS)
+    total, metrics = plan.epochs * learner.steps_per_epoch, Metrics(folder / METRICS)
     replicated = NamedSharding(mesh, PartitionSpec())
     make = lambda: init_learning(learner, (plan.size, plan.size, 3))  # noqa: E731
     shapes = jax.tree.map(
@@ -160,30 +120,34 @@ def train_run(
         state, _ = checkpoint.restore(folder / CHECKPOINTS, shapes, step=last)
         show.note(f"resumed after step {last} of {total}")
     metrics.cut(-1 if last is None else last)
-    probe = _prober(learner, dataset, plan, replicated)
+    views = probe_views(learner, dataset, plan)[0]
+    instants = _instants(plan, learner.steps_per_epoch, total)
+    watch = Watch(learner, views, instants, metrics, lambda step, line: show.step(step, 0, line), plan.rates, replicated)
     advance = _advance(learner, dataset, plan, mesh)
     step = int(state.train.step)
-    if last is None:
-        _note_probe(metrics, probe(state), 0, show)
+    watch.look(step, state, known=last is not None)
     with _signals() as arrived:
         for epoch in range(step // learner.steps_per_epoch, plan.epochs):
             order = batch_order(dataset.train.samples, plan.batch, seed=learner.seed, epoch=epoch)
-            begun, first = time.perf_counter(), step
-            for after, measures in advance(state, order[step % learner.steps_per_epoch :]):
-                state, step = after, step + len(measures.loss)
-                if not np.all(np.isfinite(measures.loss)):
-                    raise Diverged(_diverged(step - len(measures.loss), np.asarray(measures.loss), folder))
-                speed = (step - first) * plan.batch / (time.perf_counter() - begun)
-                entry = {name: float(np.mean(value)) for name, value in measures._asdict().items()}
-                entry |= {"epoch": step / learner.steps_per_epoch, "images_per_second": speed}
-                show.step(step, total, metrics.add("train", step, entry))
-                if arrived:
-                    checkpoint.save(folder / CHECKPOINTS, step, state, meta=meta)
-                    raise Interrupted(arrived[0], step)
+            first, trained, spent = epoch * learner.steps_per_epoch, 0, 0.0
+            for stop in instants.stops(step, first + len(order)):
+                begun = time.perf_counter()
+                for after, measures in advance(state, order[step - first : stop - first]):
+                    if not np.all(np.isfinite(measures.loss)):
+                        raise Diverged(_diverged(step, np.asarray(measures.loss), folder))
+                    state, step, trained = after, step + len(measures.loss), trained + len(measures.loss)
+                    speed = trained * plan.batch / (spent + time.perf_counter() - begun)
+                    entry = {name: float(np.mean(value)) for name, value in measures._asdict().items()}
+                    entry |= {"epoch": step / learner.steps_per_epoch, "images_per_second": speed}
+                    show.step(step, total, metrics.add("train", step, entry))
+                    if arrived and watch.resumable(step):
+                        _stop(arrived[0], folder, step, state, meta)
+                spent += time.perf_counter() - begun
+                watch.look(step, state)
+                if arrived and watch.resumable(step):
+                    _stop(arrived[0], folder, step, state, meta)
             for text in alarms(learner, entry):
                 show.note(metrics.add("alarm", step, {"text": text})["text"])
-            if _due(epoch + 1, plan.probe_every, plan.epochs):
-                _note_probe(metrics, probe(state), step, show)
             if _due(epoch + 1, plan.save_every, plan.epochs):
                 checkpoint.save(folder / CHECKPOINTS, step, state, meta=meta)
     return state
@@ -239,25 +203,19 @@ def probe_views(learner: Learner, dataset: Dataset, plan: Plan) -> tuple[Array, 
     return augment_views(learner.views, images, chosen, key=jax.random.key(_PROBE_SEED)), chosen
 
 
-def _prober(learner: Learner, dataset: Dataset, plan: Plan, replicated: NamedSharding) -> Callable[[Learning], Record]:
-    views = jax.device_put(probe_views(learner, dataset, plan)[0], replicated)
-
-    @jax.jit
-    def probed(state: Any, views: Array) -> Record:
-        return probe_state(learner.encoder, learner.method, state, views, steps_per_epoch=learner.steps_per_epoch)
-
-    return lambda state: jax.tree.map(np.asarray, probed(state.train, views))
+def _instants(plan: Plan, steps_per_epoch: int, total: int) -> Instants:
+    every = max(1, round(plan.probe_every * steps_per_epoch)) if plan.probe_every else total
+    return Instants(every, min(GAP, every), total)
 
 
-def _note_probe(metrics: _Metrics, record: Record, step: int, show: Show) -> None:
-    """All of a record but its eigenvectors."""
-    kept = {name: value for name, value in record._asdict().items() if name != "vectors"}
-    entry = metrics.add("probe", step, kept)
-    show.step(step, 0, entry)
+def _stop(number: int, folder: Path, step: int, state: Learning, meta: Mapping[str, Any]) -> NoReturn:
+    if checkpoint.latest(folder / CHECKPOINTS) != step:
+        checkpoint.save(folder / CHECKPOINTS, step, state, meta=meta)
+    raise Interrupted(number, step)
 
 
 def _advance(
-    learner: Learner, dataset: Dataset, plan: Plan, mesh: Mesh
+    learner: Learner, dataset: Dataset, plan: Plan, mesh: Mesh, looped: bool | None = None
 ) -> Callable[[Learning, np.ndarray], Iterable[tuple[Learning, Measures]]]:
     """What trains on the batches of an order, chunk by chunk."""
     update, replicated = make_update(learner, mesh), NamedSharding(mesh, PartitionSpec())
@@ -268,24 +226,36 @@ def _advance(
     def one(state: Learning, images: Array, labels: Array, numbers: Array) -> tuple[Learning, Measures]:
         return update(state, images[numbers], labels[numbers], numbers)
 
-    # Gradients of convolutions in a scan are slow on a CPU: there the program is one step.
-    scanned = jax.default_backend() != "cpu"
+    # Gradients of convolutions in a loop are slow on a CPU: there the program is one step. Elsewhere one program takes
+    # any number of steps up to a chunk.
+    looped = jax.default_backend() != "cpu" if looped is None else looped
+    size = _CHUNK.get(jax.default_backend(), _ACCELERATED)
+    single = jax.jit(one)
 
     @jax.jit
-    def many(state: Learning, images: Array, labels: Array, orders: Array) -> tuple[Learning, Measures]:
-        if scanned:
-            return jax.lax.scan(lambda carry, numbers: one(carry, images, labels, numbers), state, orders)
-        state, measures = one(state, images, labels, orders[0])
-        return state, jax.tree.map(lambda leaf: leaf[None], measures)
+    def many(state: Learning, images: Array, labels: Array, orders: Array, count: int) -> tuple[Learning, Measures]:
+        def body(i: Array, carry: tuple[Learning, Measures]) -> tuple[Learning, Measures]:
+            state, kept = carry
+            state, measures = one(state, images, labels, orders[i])
+            return state, jax.tree.map(lambda values, value: values.at[i].set(value), kept, measures)
+
+        shapes = jax.eval_shape(one, state, images, labels, orders[0])[1]
+        empty = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, empty))
 
     def advance(state: Learning, order: np.ndarray) -> Iterator[tuple[Learning, Measures]]:
-        size = _CHUNK.get(jax.default_backend(), _ACCELERATED)
         for begin in range(0, len(order), size):
-            chunk, found = order[begin : begin + size], []
-            for part in [chunk] if scanned else np.split(chunk, len(chunk)):
-                state, measures = many(state, images, labels, jax.device_put(part, replicated))
-                found.append(measures)
-            yield state, jax.tree.map(lambda *leaves: np.concatenate([np.asarray(x) for x in leaves]), *found)
+            chunk = order[begin : begin + size]
+            if looped:
+                padded = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), axis=0)])
+                state, found = many(state, images, labels, jax.device_put(padded, replicated), len(chunk))
+                yield state, jax.tree.map(lambda leaf, n=len(chunk): np.asarray(leaf)[:n], found)
+                continue
+            kept = []
+            for numbers in chunk:
+                state, measures = single(state, images, labels, jax.device_put(numbers, replicated))
+                kept.append(measures)
+            yield state, jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *kept)
 
     return advance
 
