@@ -20,8 +20,9 @@ SMALL = TrainOptions(
     width=8,
     shrink=16,
     warmup_epochs=0,
-    probe_every=1,
-    linear=False,
+    probe=512,
+    probe_every=0.2,
+    probe_rates=True,
 )
 PRESETS = {
     "paper": TrainOptions(),

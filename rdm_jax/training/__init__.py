@@ -32,7 +32,19 @@ from rdm_jax.training.networks import (
     module_encoder,
 )
 from rdm_jax.training.optimizers import Descent, lars, one_dimensional, sgd, warmup_cosine
-from rdm_jax.training.probe import Followed, LossKind, Predicted, Record, StageRecord, follow, loss_kind, probe, read
+from rdm_jax.training.probe import (
+    Errors,
+    Followed,
+    LossKind,
+    Predicted,
+    Record,
+    StageRecord,
+    follow,
+    loss_kind,
+    probe,
+    rank_errors,
+    read,
+)
 from rdm_jax.training.recipes import Recipe, make_encoder, make_optimizer, recipe
 from rdm_jax.training.resnet import resnet_encoder
 from rdm_jax.training.run import Diverged, Interrupted, Plan, alarms, probe_views, train_run
@@ -49,6 +61,7 @@ from rdm_jax.training.step import (
 )
 from rdm_jax.training.stream import Batch, Stream, stream_batches
 from rdm_jax.training.synthetic_images import synthetic_images
+from rdm_jax.training.watch import Instants, Metrics, Watch, read_metrics
 
 __all__ = [
     "Batch",
@@ -60,14 +73,17 @@ __all__ = [
     "Diverged",
     "Encoded",
     "Encoder",
+    "Errors",
     "Followed",
     "InputMoments",
+    "Instants",
     "Interrupted",
     "LatentModel",
     "Learner",
     "Learning",
     "LossKind",
     "Measures",
+    "Metrics",
     "Moments",
     "OnlineProbe",
     "Params",
@@ -85,6 +101,7 @@ __all__ = [
     "TrainState",
     "Velocities",
     "ViewConfig",
+    "Watch",
     "alarms",
     "augment",
     "augment_views",
@@ -123,6 +140,7 @@ __all__ = [
     "probe",
     "probe_state",
     "probe_views",
+    "rank_errors",
     "read",
     "read_meta",
     "read_metrics",

@@ -92,6 +92,7 @@ class Errors(NamedTuple):
 class Record(NamedTuple):
     """One probe. Modes are eigenvectors of C_z = E[z z^T], largest eigenvalue first, unless another basis is named.
 
+    ``features`` and ``target_features``: what the branches start from, which are one where they share their weights.
     ``rank_difference``: erank(target) - erank(online). ``filter``: sqrt(v^T C_p v / lambda) and ``alignment``:
     cos(C_p v, v), both in the *target's* eigenbasis, 0 and NaN in null directions; ``low_pass``: the filter's index.
     ``vectors``: the modes, in columns. ``signal``: m. ``isotropy``: effective rank of the view noise C_z - C_m over d,
@@ -103,6 +104,7 @@ class Record(NamedTuple):
     online: StageRecord
     target: StageRecord
     features: StageRecord
+    target_features: StageRecord
     stages: dict[str, StageRecord]
     rank_difference: Scalar
     filter: Gains
@@ -221,7 +223,7 @@ def probe(
     given = context or Context()
     known = given._replace(samples=given.samples or jnp.asarray(z).shape[-2])
     record = read(moments, method=method, kind=kind, context=known)
-    return record._replace(errors=rank_errors(*outputs, z, moments, method=method))
+    return record._replace(errors=rank_errors(outputs[0], outputs[1], z, moments, method=method))
 
 
 def rank_errors(
@@ -251,11 +253,9 @@ def rank_errors(
 
     Source: ``spectra.effective_rank_influence``.
     """
-    rows = [
-        views_of(value, name, method)
-        for value, name in ((online, "online"), (target, "target"), (features, "features"))
-    ]
-    return _rank_errors(*rows, moments)
+    named = (online, "online"), (target, "target"), (features, "features")
+    p, t, z = (views_of(value, name, method) for value, name in named)
+    return _rank_errors(p, t, z, moments)
 
 
 def read(
@@ -329,7 +329,8 @@ def _output(branch: ArrayLike | Callable[[Any], Array], inputs: Any, name: str) 
 # Compiled as one: where a quantity is undefined it is NaN, and the others stand.
 @partial(jax.jit, static_argnames=("loss", "direct"))
 def _read(moments: Moments, factor: Scalar, loss: str, direct: bool) -> Record:
-    online, target, features = (_stage(moments, side) for side in (moments.online, moments.target, moments.features))
+    sides = moments.online, moments.target, moments.features, moments.target_features
+    online, target, features, target_features = (_stage(moments, side) for side in sides)
     spectrum, vectors = _modes(moments.features.moment())
     gains = _gains(_along(moments.online.moment(), vectors), spectrum)
     signal, pull = spectrum - _along(moments.noise.moment(), vectors), _along(moments.pull, vectors)
@@ -339,6 +340,7 @@ def _read(moments: Moments, factor: Scalar, loss: str, direct: bool) -> Record:
         online,
         target,
         features,
+        target_features,
         {name: _stage(moments, stage) for name, stage in moments.stages.items()},
         target.rank - online.rank,
         *_filter(moments),

@@ -1,6 +1,5 @@
 """Residual networks with the features of every stage, and the stem that small images need."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -146,7 +145,10 @@ def _convolution(inputs: Array, kernel: Array, strides: Any, padding: Any, **opt
     XLA computes that gradient as a convolution with a kernel as large as the image, which takes up to three times as
     long in one piece. In a batch that devices share a part would lie on one of them, so there it stays whole.
     """
-    convolve = functools.partial(jax.lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
+
+    def convolve(images: Array, weights: Array) -> Array:
+        return jax.lax.conv_general_dilated(images, weights, strides, padding, **options)
+
     whole = jax.custom_jvp(convolve)
 
     @whole.defjvp

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
@@ -122,7 +123,9 @@ def train_run(
     metrics.cut(-1 if last is None else last)
     views = probe_views(learner, dataset, plan)[0]
     instants = _instants(plan, learner.steps_per_epoch, total)
-    watch = Watch(learner, views, instants, metrics, lambda step, line: show.step(step, 0, line), plan.rates, replicated)
+    watch = Watch(
+        learner, views, instants, metrics, lambda step, line: show.step(step, 0, line), plan.rates, replicated
+    )
     advance = _advance(learner, dataset, plan, mesh)
     step = int(state.train.step)
     watch.look(step, state, known=last is not None)
@@ -140,16 +143,16 @@ def train_run(
                     entry = {name: float(np.mean(value)) for name, value in measures._asdict().items()}
                     entry |= {"epoch": step / learner.steps_per_epoch, "images_per_second": speed}
                     show.step(step, total, metrics.add("train", step, entry))
-                    if arrived and watch.resumable(step):
+                    if arrived and step < stop and watch.resumable(step):
                         _stop(arrived[0], folder, step, state, meta)
                 spent += time.perf_counter() - begun
                 watch.look(step, state)
-                if arrived and watch.resumable(step):
-                    _stop(arrived[0], folder, step, state, meta)
             for text in alarms(learner, entry):
                 show.note(metrics.add("alarm", step, {"text": text})["text"])
             if _due(epoch + 1, plan.save_every, plan.epochs):
                 checkpoint.save(folder / CHECKPOINTS, step, state, meta=meta)
+            if arrived:
+                _stop(arrived[0], folder, step, state, meta)
     return state
 
 
@@ -249,7 +252,7 @@ def _advance(
             if looped:
                 padded = np.concatenate([chunk, np.repeat(chunk[:1], size - len(chunk), axis=0)])
                 state, found = many(state, images, labels, jax.device_put(padded, replicated), len(chunk))
-                yield state, jax.tree.map(lambda leaf, n=len(chunk): np.asarray(leaf)[:n], found)
+                yield state, jax.tree.map(partial(_head, count=len(chunk)), found)
                 continue
             kept = []
             for numbers in chunk:
@@ -258,6 +261,10 @@ def _advance(
             yield state, jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *kept)
 
     return advance
+
+
+def _head(values: Array, count: int) -> np.ndarray:
+    return np.asarray(values)[:count]
 
 
 def _streamed(

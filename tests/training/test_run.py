@@ -15,7 +15,8 @@ import pytest
 
 from rdm_jax.training import checkpoint, probe_state
 from rdm_jax.training.learner import init_learning, make_update
-from rdm_jax.training.run import CHECKPOINTS, Diverged, Interrupted, alarms, probe_views, read_metrics
+from rdm_jax.training.run import CHECKPOINTS, Diverged, Interrupted, alarms, probe_views
+from rdm_jax.training.watch import read_metrics
 from tests.training import tiny_run
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -1,0 +1,187 @@
+"""When a run is probed, and what is kept of it: the record of each probe, and how modes grew in the few steps after it.
+
+Eigenvectors turn within tens of steps. So each probe has a second one a few steps later, near enough for most modes to
+be found again; growth is never read from one instant of probing to the next.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from rdm_jax.methods import Context
+from rdm_jax.reporting import plain
+from rdm_jax.training.learner import Learner, Learning
+from rdm_jax.training.monitor import mode_rates, probe_state, velocities
+from rdm_jax.training.probe import Record, follow
+from rdm_jax.types import Array, Gains
+
+__all__ = ["Instants", "Metrics", "Watch", "read_metrics"]
+
+METRICS = "metrics.jsonl"
+GAP = 5  # steps after which most modes are still to be found, on every network tried
+
+
+class Instants(NamedTuple):
+    """The steps at which a run is probed: multiples of ``every``, and the last one; each again ``gap`` steps later.
+
+    >>> at = Instants(every=10, gap=3, total=25)
+    >>> [step for step in range(26) if at.due(step)], [step for step in range(26) if at.closes(step)]
+    ([0, 10, 20, 25], [3, 13, 23])
+    >>> at.stops(8, 21)
+    [10, 13, 20, 21]
+    """
+
+    every: int
+    gap: int
+    total: int
+
+    def due(self, step: int) -> bool:
+        """Whether a probe is made after so many steps."""
+        return step % self.every == 0 or step == self.total
+
+    def closes(self, step: int) -> bool:
+        """Whether it is the second one of a pair."""
+        return step >= self.gap and (step - self.gap) % self.every == 0
+
+    def stops(self, begin: int, end: int) -> list[int]:
+        """The steps after ``begin`` at which something is due, up to ``end``, which is always one."""
+        return [step for step in range(begin + 1, end + 1) if self.due(step) or self.closes(step) or step == end]
+
+
+class _Opened(NamedTuple):
+    """The first probe of a pair, and the rates of free features and of the flow, if they are wanted."""
+
+    step: int
+    record: Record
+    rates: dict[str, Gains]
+
+
+@dataclass
+class Metrics:
+    """The lines of ``metrics.jsonl``, each a JSON object with ``kind`` and ``step``; written by process 0 alone."""
+
+    path: Path
+
+    def cut(self, step: int) -> None:
+        """Drop what came after a step: a resumed run writes it again."""
+        if jax.process_index() == 0:
+            kept = [entry for entry in read_metrics(self.path) if entry["step"] <= step]
+            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def add(self, kind: str, step: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Append a line and return it."""
+        line = {"kind": kind, "step": step, **plain(entry)}
+        if jax.process_index() == 0:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return line
+
+
+def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The lines of a run's metrics; a last line that a kill cut short is left out.
+
+    Args:
+        path: ``metrics.jsonl``, or its folder.
+        kind: only these: ``train``, ``probe``, ``growth``, ``alarm``; None: all.
+
+    Returns:
+        A dict for each.
+
+    >>> read_metrics(Path("no such folder"))
+    []
+    """
+    path = path / METRICS if path.suffix != ".jsonl" else path
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    entries = [json.loads(line) for line in lines]
+    return [entry for entry in entries if kind in (None, entry["kind"])]
+
+
+@dataclass
+class Watch:
+    """Probes a run at its instants and writes what it finds.
+
+    Args:
+        learner: of the run.
+        views: of the probe set, (2, n, height, width, channels).
+        instants: when.
+        metrics: where to.
+        tell: is called with the step and the line of each probe.
+        rates: also compute the rates of free features and of the flow, at several times a probe's cost.
+        replicated: how the probe set lies on the devices.
+    """
+
+    learner: Learner
+    views: Array
+    instants: Instants
+    metrics: Metrics
+    tell: Callable[[int, Mapping[str, Any]], None]
+    rates: bool
+    replicated: NamedSharding
+    opened: _Opened | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Place the probe set, and compile once for it."""
+        views, steps = jax.device_put(self.views, self.replicated), self.learner.steps_per_epoch
+        encoder, method = self.learner.encoder, self.learner.method
+
+        @jax.jit
+        def probed(state: Any, views: Array) -> Record:
+            return probe_state(encoder, method, state, views, steps_per_epoch=steps)
+
+        @jax.jit
+        def moving(state: Any, views: Array) -> dict[str, Gains]:
+            found = velocities(encoder, method, state, views, Context(epoch=state.step / steps))
+            return {"free": mode_rates(found.features, found.free), "flow": mode_rates(found.features, found.flow)}
+
+        self._probed = lambda state: jax.tree.map(np.asarray, probed(state.train, views))
+        self._moving = lambda state: jax.tree.map(np.asarray, moving(state.train, views)) if self.rates else {}
+
+    def look(self, step: int, state: Learning, *, known: bool = False) -> None:
+        """Probe if it is time to, after so many steps.
+
+        Args:
+            step: how many.
+            state: of the run.
+            known: whether the line of this step is already written, by the run that this one goes on with.
+        """
+        closing = self.opened is not None and self.instants.closes(step)
+        if not (closing or self.instants.due(step)):
+            return
+        record = self._probed(state)
+        if closing:
+            self._close(step, record)
+        if self.instants.due(step):
+            if not known:  # all but the eigenvectors
+                kept = {name: value for name, value in record._asdict().items() if name != "vectors"}
+                self.tell(step, self.metrics.add("probe", step, kept))
+            if step < self.instants.total:
+                self.opened = _Opened(step, record, self._moving(state))
+
+    def resumable(self, step: int) -> bool:
+        """Whether a run that goes on from here can write all that this one would."""
+        return self.opened is None or self.opened.step == step
+
+    def _close(self, step: int, after: Record) -> None:
+        """Growth rates of the modes, log lambda' = 2 r: what was predicted, and what came."""
+        assert self.opened is not None
+        since, before, rates = self.opened
+        self.opened = None
+        followed = follow(before, after)
+        entry = {
+            "since": since,
+            "spectrum": before.features.eigenvalues,
+            "kept": followed.kept,
+            "measured": followed.growth / (2 * (step - since)),
+            "predicted": before.rates,
+            **rates,
+            "entropy_rate": before.entropy_rate,
+            "measured_entropy_rate": jnp.log(after.features.rank / before.features.rank) / (step - since),
+        }
+        self.metrics.add("growth", step, entry)
