@@ -60,12 +60,14 @@ class StageRecord(NamedTuple):
     """Eigenvalues of a second moment, its effective rank ("eig"), that of the covariance, and the null level.
 
     ``null``: what as many isotropic Gaussian samples would show; a rank near it can't be told from full rank.
+    ``varying``: tr(covariance) / tr(second moment), 0 where all samples have the same features.
     """
 
     eigenvalues: Spectrum
     rank: Scalar
     centered_rank: Scalar
     null: Scalar
+    varying: Scalar
 
 
 class Predicted(NamedTuple):
@@ -366,10 +368,12 @@ def _rank_errors(p: Array, t: Array, z: Array, moments: Moments) -> Errors:
 
 
 def _stage(moments: Moments, stage: MomentAccumulator) -> StageRecord:
-    raw, centered = jax.vmap(eigenvalues)(jnp.stack([stage.moment(), stage.moment(center=True)]))
+    both = jnp.stack([stage.moment(), stage.moment(center=True)])
+    raw, centered = jax.vmap(eigenvalues)(both)
     values = _supported(raw)
     null = null_effective_rank(moments.rows, values.shape[-1])
-    return StageRecord(values, effective_rank(values), effective_rank(_supported(centered)), null)
+    total, varying = jnp.trace(both, axis1=1, axis2=2)
+    return StageRecord(values, effective_rank(values), effective_rank(_supported(centered)), null, varying / total)
 
 
 def _modes(moment: Moment) -> tuple[Spectrum, Moment]:

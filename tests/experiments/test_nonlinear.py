@@ -83,7 +83,7 @@ def test_entropy_rate_is_the_derivative_of_the_log_of_the_effective_rank(rng):
 def made_run(spectra, rates, steps):
     """A run of two seeds whose eigenvectors stand still; all else is of no matter here."""
     unknown = np.full(spectra.shape[:-1], np.nan)
-    stage = StageRecord(spectra, np.exp(-np.sum(_shares(spectra) * np.log(_shares(spectra)), -1)), unknown, unknown)
+    stage = StageRecord(spectra, np.exp(-np.sum(_shares(spectra) * np.log(_shares(spectra)), -1)), *3 * [unknown])
     vectors = np.broadcast_to(np.eye(spectra.shape[-1]), (*spectra.shape, spectra.shape[-1]))
     fields = dict.fromkeys(Record._fields, unknown)
     fields |= {"online": stage, "target": stage, "features": stage, "vectors": vectors, "rates": rates, "stages": {}}
