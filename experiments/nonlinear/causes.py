@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from nonlinear import growth, scores, threshold
+from nonlinear import growth, threshold
 from nonlinear.designs import NETWORK, SETTING, Network, Run, Setting, again, run
 from nonlinear.panels import rows
 
+from rdm_jax.agreement import chance, rank_correlation
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
 
@@ -162,9 +163,9 @@ def ladder(done: Run, seed: int) -> dict[str, Any]:
     ends, signs = (rate.predicted, rate.flow, rate.mask), threshold.entry(done, seed)
     return {
         **steps,
-        "predicted -> flow": scores.rank_correlation(*ends),
-        "predicted -> measured": scores.rank_correlation(rate.predicted, rate.measured, rate.mask),
-        "chance": scores.chance(scores.rank_correlation, *ends, seed),
+        "predicted -> flow": rank_correlation(*ends),
+        "predicted -> measured": rank_correlation(rate.predicted, rate.measured, rate.mask),
+        "chance": chance(rank_correlation, *ends, seed=seed),
         "hits": signs["hits"],
         "by chance": signs["chance"],
         "explained": signs["explained"],
@@ -217,9 +218,9 @@ def draw_changes(figure: Figure, data: Mapping[str, Any]) -> None:
     found = data["cases"]
     axes = figure.subplots(1, 2, sharey=True)
     sides = (("hits", "by chance", "right sign of d erank/dt"), ("predicted -> measured", "chance", "rank correlation"))
-    for ax, (side, chance, label) in zip(axes, sides, strict=True):
+    for ax, (side, null, label) in zip(axes, sides, strict=True):
         heights = rows(ax, [f"{one['name']}, {one['title']}" for one in found])
-        ax.plot([one[chance] for one in found], heights, "|", color="grey", markersize=9, label="shuffled modes (95%)")
+        ax.plot([one[null] for one in found], heights, "|", color="grey", markersize=9, label="shuffled modes (95%)")
         ax.plot([one[side] for one in found], heights, "o", color=PALETTE[0], markersize=4.5, label="prediction")
         ax.set(xlabel=label, xlim=(-0.1, 1.04))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)

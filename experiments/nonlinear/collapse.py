@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from nonlinear.designs import Setting, run
-from nonlinear.scores import spread
+from nonlinear.panels import spread
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE

@@ -1,38 +1,22 @@
 """Growth rates of the modes: predicted from the measured state, of free features, of the flow, and as measured."""
 
 from collections.abc import Mapping
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from nonlinear import scores
 from nonlinear.designs import Run, runs, warm
 from nonlinear.panels import rows
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
-from rdm_jax.training import follow
+from rdm_jax.training import Rates, follow, judge_rates, ladder, relative_rates
+from rdm_jax.training.judging import STEPS
 
-RESOLVED = 1e-3  # of the largest eigenvalue: smaller ones are not followed
 APART = 0.05  # of the largest spread of a run's growth: below it the modes have stopped moving apart
 SHOWN = 200
-RUNGS = ("predicted", "free", "flow", "measured")
-STEPS = tuple(f"{before} -> {after}" for before, after in pairwise(RUNGS))
-
-
-class Rates(NamedTuple):
-    """Rates (instants, d) less their mean under the spectrum, which count, log lambda, and the instants' seeds."""
-
-    predicted: np.ndarray
-    free: np.ndarray
-    flow: np.ndarray
-    measured: np.ndarray
-    mask: np.ndarray
-    logs: np.ndarray
-    seed: np.ndarray
 
 
 def compute(options: Any, tell: Tell) -> Outcome:
@@ -50,69 +34,28 @@ def compute(options: Any, tell: Tell) -> Outcome:
 
 def rates(run: Run) -> Rates:
     """All four rates of all seeds at the instants at which the modes move apart."""
-    record = run.record
-    start = warm(run.steps)
-    before, after = (_cut(record, cut) for cut in (slice(start, -1), slice(start + 1, None)))
-    followed = follow(before, after)
-    spectrum = before.features.eigenvalues
-    shares = spectrum / spectrum.sum(-1, keepdims=True)
-    gap = np.diff(run.steps[start:])[None, :, None]
+    record, start = run.record, warm(run.steps)
     own = slice(start, -1)
-    all_four = (before.rates, run.free[:, own], run.flow[:, own], np.asarray(followed.growth) / (2 * gap))
-    apart = [values - np.sum(shares * values, -1, keepdims=True) for values in all_four]
-    mask = np.asarray(followed.kept) & (spectrum > RESOLVED * spectrum[..., :1])
-    moving = np.sqrt(np.sum(shares * apart[3] ** 2, -1))
-    moving = moving > APART * moving.max()
-    logs = np.log(np.maximum(spectrum, 1e-30))
+    before, after = (jax.tree.map(lambda leaf, cut=cut: leaf[:, cut], record) for cut in (own, slice(start + 1, None)))
+    followed = follow(before, after)
+    gap = np.diff(run.steps[start:])[None, :, None]
+    growth, spectrum = np.asarray(followed.growth) / (2 * gap), before.features.eigenvalues
+    shares = spectrum / spectrum.sum(-1, keepdims=True)
+    speed = np.sqrt(np.sum(shares * (growth - np.sum(shares * growth, -1, keepdims=True)) ** 2, -1))
+    moving = speed > APART * speed.max()
     seeds = np.broadcast_to(np.arange(len(spectrum))[:, None], moving.shape)
-    return Rates(*(values[moving] for values in (*apart, mask, logs, seeds)))
-
-
-def _cut(record: Any, cut: slice) -> Any:
-    return jax.tree.map(lambda leaf: leaf[:, cut], record)
+    four = {"predicted": before.rates, "free": run.free[:, own], "flow": run.flow[:, own], "measured": growth}
+    chosen = {name: values[moving] for name, values in four.items()}
+    return relative_rates(spectrum[moving], np.asarray(followed.kept)[moving], seeds[moving], **chosen)
 
 
 def entry(run: Run, seed: int) -> dict[str, Any]:
     """What is drawn and found of a design."""
     rate = rates(run)
-    ladder = {
-        step: scores.rank_correlation(getattr(rate, first), getattr(rate, second), rate.mask)
-        for step, (first, second) in zip(STEPS, pairwise(RUNGS), strict=True)
-    }
     counted = np.flatnonzero(rate.mask)
     shown = counted[:: -(-len(counted) // SHOWN)]
     scatter = {"predicted": rate.predicted.ravel()[shown], "measured": rate.measured.ravel()[shown]}
-    return {"name": run.name, "scores": judge(rate, seed), "ladder": ladder, "scatter": scatter}
-
-
-def judge(rate: Rates, seed: int) -> dict[str, dict[str, float]]:
-    """Agreement of predicted and measured rates, what shuffled modes reach, and the spread over the seeds."""
-    beyond = scores.partial_rank_correlation(rate.logs)
-    found = {}
-    for name, statistic in (
-        ("rank correlation", scores.rank_correlation),
-        ("explained variance", scores.explained),
-    ):
-        by_seed = [statistic(rate.predicted[own], rate.measured[own], rate.mask[own]) for own in _seeds(rate)]
-        found[name] = {
-            "measured": statistic(rate.predicted, rate.measured, rate.mask),
-            "chance": scores.chance(statistic, rate.predicted, rate.measured, rate.mask, seed),
-            "spread": float(np.nanstd(by_seed)),
-        }
-    by_seed = [
-        scores.partial_rank_correlation(rate.logs[own])(rate.predicted[own], rate.measured[own], rate.mask[own])
-        for own in _seeds(rate)
-    ]
-    found["beyond"] = {
-        "measured": beyond(rate.predicted, rate.measured, rate.mask),
-        "chance": scores.chance(beyond, rate.predicted, rate.measured, rate.mask, seed),
-        "spread": float(np.nanstd(by_seed)),
-    }
-    return found
-
-
-def _seeds(rate: Rates) -> list[np.ndarray]:
-    return [rate.seed == seed for seed in np.unique(rate.seed)]
+    return {"name": run.name, "scores": judge_rates(rate, seed), "ladder": ladder(rate), "scatter": scatter}
 
 
 def draw(figure: Figure, data: Mapping[str, Any]) -> None:

@@ -34,3 +34,8 @@ def rows(ax: Axes, names: Sequence[str], fontsize: float = 8) -> np.ndarray:
     ax.set_yticks(heights, names, fontsize=fontsize)
     ax.grid(axis="y", linewidth=0.4)
     return heights
+
+
+def spread(values: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Mean, least and largest over the seeds, the first axis."""
+    return {"mean": np.mean(values, 0), "low": np.min(values, 0), "high": np.max(values, 0)}

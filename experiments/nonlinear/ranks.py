@@ -7,8 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nonlinear.designs import Run, runs, warm
-from nonlinear.panels import panels
-from nonlinear.scores import spread
+from nonlinear.panels import panels, spread
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE

@@ -7,14 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from nonlinear.designs import Run, runs, warm
 from nonlinear.panels import rows
-from nonlinear.scores import shuffled
 
 from rdm_jax.experiment import Finding, Outcome, Part, Tell
 from rdm_jax.plotting import PALETTE
+from rdm_jax.training import entropy_speed, judge_signs
+from rdm_jax.training.judging import RESOLVED
 
-RESOLVED = 1e-3
 STILL = 0.02  # of a run's fastest change of rank: slower ones have no sign to speak of
-SHUFFLES = 100
 SHOWN = ("SymSimSiam", "SimSiam", "RDM-SimSiam online")
 
 
@@ -45,7 +44,7 @@ def speeds(run: Run) -> Speeds:
     measured = np.diff(np.log(record.features.rank), axis=1) / np.diff(run.steps)
     measured, spectrum, rates = measured[:, own.start :], record.features.eigenvalues[:, own], record.rates[:, own]
     moving = np.abs(measured) > STILL * np.abs(measured).max()
-    flow = entropy_rate(spectrum, run.flow[:, own])
+    flow = entropy_speed(spectrum, run.flow[:, own])
     seeds = np.broadcast_to(np.arange(len(measured))[:, None], measured.shape)
     both = (record.entropy_rate[:, own], flow, measured, record.rank_difference[:, own], spectrum, rates, seeds)
     return Speeds(*(values[moving] for values in both))
@@ -54,26 +53,13 @@ def speeds(run: Run) -> Speeds:
 def entry(run: Run, seed: int) -> dict[str, Any]:
     """How often the signs agree, and how much of the speed is explained."""
     speed = speeds(run)
-    rises = float(np.mean(speed.measured > 0))
     right = np.sign(speed.predicted) == np.sign(speed.measured)
-    fit = max(np.sum(speed.predicted * speed.measured), 0) ** 2
     return {
         "name": run.name,
-        "hits": float(np.mean(right)),
+        **judge_signs(speed.spectrum, speed.rates, speed.measured, seed),
         "spread": float(np.std([np.mean(right[speed.seed == own]) for own in np.unique(speed.seed)])),
         "flow": float(np.mean(np.sign(speed.flow) == np.sign(speed.measured))),
-        "chance": shuffled_hits(speed, seed),
-        "frequent": max(rises, 1 - rises),
-        "explained": float(fit / max(np.sum(speed.predicted**2) * np.sum(speed.measured**2), 1e-300)),
     }
-
-
-def shuffled_hits(speed: Speeds, seed: int) -> float:
-    """The share of right signs that one in twenty shufflings of the modes exceeds."""
-    rng = np.random.default_rng(seed)
-    mask = speed.spectrum > RESOLVED * speed.spectrum[:, :1]
-    signs = [np.sign(entropy_rate(speed.spectrum, shuffled(speed.rates, mask, rng))) for _ in range(SHUFFLES)]
-    return float(np.quantile([np.mean(sign == np.sign(speed.measured)) for sign in signs], 0.95))
 
 
 def judge(one: Mapping[str, Any]) -> list[Finding]:
@@ -94,14 +80,6 @@ def together(found: list[Speeds]) -> list[Finding]:
     }
     hits = [Finding(f"right sign, all designs: {name}", float(np.mean(said == rises))) for name, said in says.items()]
     return [*hits, Finding("  share of the more frequent sign", float(max(rises.mean(), 1 - rises.mean())))]
-
-
-def entropy_rate(spectrum: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """-2 Cov_q(r, log lambda) of each instant."""
-    shares = spectrum / spectrum.sum(-1, keepdims=True)
-    logs = np.log(np.maximum(spectrum, 1e-30))
-    logs = logs - np.sum(shares * logs, -1, keepdims=True)
-    return -2 * np.sum(shares * rates * logs, -1)
 
 
 def theta(run: Run) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rdm_jax.training.evaluation import (
     online_accuracy,
     update_online_probe,
 )
+from rdm_jax.training.judging import Rates, entropy_speed, judge_rates, judge_signs, ladder, relative_rates
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
 from rdm_jax.training.learner import Learner, Learning, Measures, device_mesh, init_learning, make_update
 from rdm_jax.training.measure import Moments, measure, merge
@@ -92,6 +93,7 @@ __all__ = [
     "Predicted",
     "ProbeResult",
     "Projector",
+    "Rates",
     "Recipe",
     "Record",
     "Split",
@@ -110,6 +112,7 @@ __all__ = [
     "ema_schedule",
     "embed",
     "encode_views",
+    "entropy_speed",
     "evaluation_view",
     "follow",
     "forward",
@@ -117,7 +120,10 @@ __all__ = [
     "init_online_probe",
     "init_state",
     "input_moments",
+    "judge_rates",
+    "judge_signs",
     "knn_accuracy",
+    "ladder",
     "lars",
     "latent_model",
     "latest",
@@ -146,6 +152,7 @@ __all__ = [
     "read_metrics",
     "read_state",
     "recipe",
+    "relative_rates",
     "resnet_encoder",
     "restore",
     "save",

@@ -2,71 +2,11 @@
 
 import numpy as np
 import pytest
-from nonlinear import alignment, causes, designs, filters, growth, ranks, scores, threshold
+from nonlinear import alignment, causes, designs, filters, growth, ranks, threshold
 from nonlinear_dynamics import NonlinearOptions
-from scipy import stats
 
 from rdm_jax.methods import get
-from rdm_jax.training import Predicted, Record, StageRecord
-
-
-@pytest.fixture
-def table(rng):
-    """Predicted and measured values of some modes at several instants, and which count."""
-    predicted = rng.normal(size=(6, 9))
-    measured = predicted + rng.normal(size=(6, 9))
-    mask = rng.random((6, 9)) < 0.7
-    mask[0] = False  # too few modes: this instant does not count
-    mask[1] = np.arange(9) < 3
-    return predicted, measured, mask
-
-
-def counting(mask):
-    return [row for row in range(len(mask)) if mask[row].sum() >= scores.LEAST]
-
-
-def test_rank_correlation_is_spearmans_over_the_modes_that_count(table):
-    predicted, measured, mask = table
-    rows = counting(mask)
-    expected = np.mean([stats.spearmanr(predicted[i][mask[i]], measured[i][mask[i]])[0] for i in rows])
-    assert 0 < len(rows) < len(mask)
-    assert scores.rank_correlation(predicted, measured, mask) == pytest.approx(expected, abs=1e-12)
-
-
-def test_partial_rank_correlation_takes_the_third_ranks_out(table, rng):
-    predicted, measured, mask = table
-    order = rng.normal(size=mask.shape)
-    found = scores.partial_rank_correlation(order)(predicted, measured, mask)
-    expected = []
-    for i in counting(mask):
-        xy, xz, yz = (
-            stats.spearmanr(a[i][mask[i]], b[i][mask[i]])[0]
-            for a, b in ((predicted, measured), (predicted, order), (measured, order))
-        )
-        expected.append((xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2)))
-    assert found == pytest.approx(np.mean(expected), abs=1e-12)
-    # A prediction that is nothing but the order says nothing beyond it.
-    assert np.isnan(scores.partial_rank_correlation(order)(order, measured, mask))
-
-
-def test_explained_variance_is_that_of_the_best_factor(table):
-    predicted, measured, mask = table
-    counted = mask & (mask.sum(-1, keepdims=True) >= scores.LEAST)
-    x, y = predicted[counted], measured[counted]
-    residual = y - (x @ y / (x @ x)) * x
-    assert scores.explained(predicted, measured, mask) == pytest.approx(1 - residual @ residual / (y @ y))
-    assert scores.explained(-measured, measured, mask) == 0  # a factor below 0 is no prediction
-
-
-def test_shuffling_keeps_to_the_modes_that_count(table, rng):
-    predicted, measured, mask = table
-    drawn = scores.shuffled(predicted, mask, rng)
-    np.testing.assert_array_equal(drawn[~mask], predicted[~mask])
-    for row in range(len(mask)):
-        np.testing.assert_allclose(np.sort(drawn[row][mask[row]]), np.sort(predicted[row][mask[row]]))
-    assert np.any(drawn != predicted)
-    reached = scores.chance(scores.rank_correlation, predicted, measured, mask, seed=0)
-    assert -0.2 < reached < scores.rank_correlation(predicted, measured, mask)
+from rdm_jax.training import Predicted, Record, StageRecord, entropy_speed
 
 
 def test_entropy_rate_is_the_derivative_of_the_log_of_the_effective_rank(rng):
@@ -77,7 +17,7 @@ def test_entropy_rate_is_the_derivative_of_the_log_of_the_effective_rank(rng):
         return -np.sum(shares * np.log(shares), -1)
 
     ends = [log_rank(spectrum * np.exp(2 * step * rates)) for step in (1e-5, -1e-5)]
-    np.testing.assert_allclose(threshold.entropy_rate(spectrum, rates), (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
+    np.testing.assert_allclose(entropy_speed(spectrum, rates), (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
 
 
 def made_run(spectra, rates, steps):
@@ -87,7 +27,7 @@ def made_run(spectra, rates, steps):
     vectors = np.broadcast_to(np.eye(spectra.shape[-1]), (*spectra.shape, spectra.shape[-1]))
     fields = dict.fromkeys(Record._fields, unknown)
     fields |= {"online": stage, "target": stage, "features": stage, "vectors": vectors, "rates": rates, "stages": {}}
-    fields |= {"entropy_rate": threshold.entropy_rate(spectra, rates), "rank_difference": 0 * unknown}
+    fields |= {"entropy_rate": entropy_speed(spectra, rates), "rank_difference": 0 * unknown}
     fields |= {"alignment": np.ones_like(spectra), "gains": np.ones_like(spectra), "theta": np.ones_like(spectra)}
     fields |= {"predicted": Predicted(np.ones_like(spectra), np.ones_like(spectra), 0 * unknown)}
     design = designs.table(spectra.shape[-1])["SimSiam"]
