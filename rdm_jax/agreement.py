@@ -73,7 +73,7 @@ def scaled_explained_variance(predicted: ArrayLike, measured: ArrayLike, mask: A
         In [0, 1]; 0 also if the best factor would be negative, NaN if either side is 0.
 
     >>> round(scaled_explained_variance([1.0, 2.0, 4.0], [2.0, 4.0, 8.5]), 4)
-    0.9993
+    0.9994
     """
     first, second = _pair(predicted, measured, mask)
     size = float(np.sum(first**2) * np.sum(second**2))
