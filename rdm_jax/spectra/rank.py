@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from rdm_jax._checks import as_features, as_floating, as_spectrum, poison, require
+from rdm_jax._products import product
 from rdm_jax.spectra.decompose import eigensystem, eigenvalues, singular_values
 from rdm_jax.spectra.moments import second_moment, smaller_moment
-from rdm_jax.types import Array, ArrayLike, Batched, Features, Flag, Labels, Mask, Scalar, Spectrum
+from rdm_jax.types import Array, ArrayLike, Batched, Features, Flag, Labels, Mask, Moment, Scalar, Spectrum
 
 _HUGE_ORDER = 1e30  # stands for an infinite order: 1e30 log(p) is finite in float32 and decides every maximum
 
@@ -383,12 +384,17 @@ def _exp_entropy(values: Spectrum) -> Batched:
 
 @jax.jit
 def _influence(rows: Array, matrix: Array) -> Array:
-    values, vectors = eigensystem(matrix)
+    return jnp.sum(product(rows, influence_form(matrix)) * rows, axis=-1)
+
+
+@jax.jit
+def influence_form(moment: Moment) -> Moment:
+    """The symmetric matrix S with psi(z) = z^T S z for the influence psi of a row z; no checks."""
+    values, vectors = eigensystem(moment)
     shares, positive = _shares(values)
     entropy = _entropy(shares, positive)
-    slope = jnp.where(positive, -(_logs(shares, positive) + entropy), 0) * jnp.exp(entropy) / jnp.trace(matrix)
-    along = jnp.matmul(rows, vectors, precision="highest")
-    return jnp.sum(along**2 * slope.reshape((1,) * (rows.ndim - 1) + (-1,)), axis=-1)
+    slope = jnp.where(positive, -(_logs(shares, positive) + entropy), 0) * jnp.exp(entropy) / jnp.trace(moment)
+    return product(vectors * slope[None], vectors.T)
 
 
 @jax.jit

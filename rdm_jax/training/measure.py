@@ -1,6 +1,7 @@
 """The second moments of both branches' outputs, from which a probe is read; batches of them can be merged."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -66,10 +67,16 @@ def measure(
     (2.5, 0.5)
     """
     given = [online, target, features, features if target_features is None else target_features]
-    views = [views_of(value, name, method) for value, name in zip(given, _NAMES, strict=True)]
-    if len({branch.shape for branch in views}) > 1:
-        raise ValueError(f"outputs and features must be alike, got shapes {', '.join(str(x.shape) for x in views)}")
-    return _measured(*views, {name: views_of(stage, name) for name, stage in (stages or {}).items()})
+    # What is given twice is measured once, and is the same object in the moments.
+    which = tuple(next(i for i, other in enumerate(given) if other is value) for value in given)
+    views = {i: views_of(given[i], _NAMES[i], method) for i in sorted(set(which))}
+    if len({branch.shape for branch in views.values()}) > 1:
+        shapes = ", ".join(str(views[i].shape) for i in which)
+        raise ValueError(f"outputs and features must be alike, got shapes {shapes}")
+    layers = {name: views_of(stage, name) for name, stage in (stages or {}).items()}
+    sides, noise, pull, response, layers = _measured(views, layers, which)
+    rows = jnp.asarray(views[0].shape[1], pull.dtype)
+    return Moments(rows, *(sides[i] for i in which), noise, pull, response, layers)
 
 
 def merge(first: Moments, second: Moments) -> Moments:
@@ -107,20 +114,17 @@ def views_of(value: ArrayLike, name: str, method: Method | None = None) -> Views
     return without_constant_mode(array) if method is not None and method.assignments else array
 
 
-@jax.jit
-def _measured(p: Views, t: Views, z: Views, their_z: Views, stages: dict[str, Array]) -> Moments:
-    other = (lambda values: values[::-1]) if len(z) == 2 else (lambda values: jnp.full_like(values, jnp.nan))
-    return Moments(
-        rows=jnp.asarray(z.shape[1], z.dtype),
-        online=_accumulated(p),
-        target=_accumulated(t),
-        features=_accumulated(z),
-        target_features=_accumulated(their_z),
-        noise=_accumulated((z - other(z)) / 2**0.5),
-        pull=_cross(other(t), z),
-        response=_cross(p, z),
-        stages={name: _accumulated(stage) for name, stage in stages.items()},
-    )
+@partial(jax.jit, static_argnames="which")
+def _measured(views: dict[int, Views], stages: dict[str, Array], which: tuple[int, ...]) -> tuple[Any, ...]:
+    """Moments of each distinct array, then what they have between them; ``which``: the array of p, t, z, target's z."""
+    p, t, z, _ = (views[i] for i in which)
+    sides, layers = ({name: _accumulated(rows) for name, rows in one.items()} for one in (views, stages))
+    response = _cross(p, z)
+    if len(z) == 2:
+        return sides, _accumulated((z - z[::-1]) / 2**0.5), _cross(t[::-1], z), response, layers
+    unknown = jnp.full_like(response, jnp.nan)
+    noise = MomentAccumulator(sides[which[2]].limbs, unknown[0], unknown)
+    return sides, noise, unknown, response, layers
 
 
 def _accumulated(views: Array) -> MomentAccumulator:

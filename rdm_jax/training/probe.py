@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rdm_jax import theory
-from rdm_jax._checks import rounding
+from rdm_jax._checks import is_traced, rounding
 from rdm_jax.methods import (
     Context,
     Loss,
@@ -251,12 +252,12 @@ def rank_errors(
     >>> z = jnp.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     >>> errors = rank_errors(z, z, z, measure(z, z, features=z))
     >>> round(float(errors.online), 4), float(errors.rank_difference)  # the same rows: the difference has no error
-    (0.3657, 0.0)
+    (0.3658, 0.0)
 
     Source: ``spectra.effective_rank_influence``.
     """
-    named = (online, "online"), (target, "target"), (features, "features")
-    p, t, z = (views_of(value, name, method) for value, name in named)
+    named = (online, "online"), (target, "target"), (None if features is target else features, "features")
+    p, t, z = (None if value is None else views_of(value, name, method) for value, name in named)
     return _rank_errors(p, t, z, moments)
 
 
@@ -288,12 +289,13 @@ def read(
     Source: docs/theory.md T3, S1, S4 and the table of growth rates.
     """
     how = kind or (LossKind("cosine") if method is None else loss_kind(method))
-    record = _read(moments, jnp.asarray(how.factor, moments.rows.dtype), how.name, how.direct)
+    which = _first_alike(moments)
+    record = _read(moments, jnp.asarray(how.factor, moments.rows.dtype), how.name, how.direct, which)
     if method is None:
         return record
     known = (context or Context())._replace(train=True, signal=jnp.maximum(record.signal, 0))
-    samples = known.samples
-    return record._replace(predicted=_predicted(moments, record, known._replace(samples=None), method, samples))
+    samples, shared = known.samples, which[2] == which[3]
+    return record._replace(predicted=_predicted(moments, record, known._replace(samples=None), method, samples, shared))
 
 
 def follow(before: Record, after: Record) -> Followed:
@@ -329,11 +331,13 @@ def _output(branch: ArrayLike | Callable[[Any], Array], inputs: Any, name: str) 
 
 
 # Compiled as one: where a quantity is undefined it is NaN, and the others stand.
-@partial(jax.jit, static_argnames=("loss", "direct"))
-def _read(moments: Moments, factor: Scalar, loss: str, direct: bool) -> Record:
-    sides = moments.online, moments.target, moments.features, moments.target_features
-    online, target, features, target_features = (_stage(moments, side) for side in sides)
-    spectrum, vectors = _modes(moments.features.moment())
+@partial(jax.jit, static_argnames=("loss", "direct", "which"))
+def _read(moments: Moments, factor: Scalar, loss: str, direct: bool, which: tuple[int, ...]) -> Record:
+    sides = _sides(moments)
+    modes = {i: _modes(sides[i].moment()) for i in sorted({which[1], which[2]})}
+    stages = {i: _stage(moments, sides[i]) for i in sorted(set(which))}
+    online, target, features, target_features = (stages[i] for i in which)
+    spectrum, vectors = modes[which[2]]
     gains = _gains(_along(moments.online.moment(), vectors), spectrum)
     signal, pull = spectrum - _along(moments.noise.moment(), vectors), _along(moments.pull, vectors)
     rates = factor * _common(moments, loss) * _growth(spectrum, gains, pull, loss, direct)
@@ -345,7 +349,7 @@ def _read(moments: Moments, factor: Scalar, loss: str, direct: bool) -> Record:
         target_features,
         {name: _stage(moments, stage) for name, stage in moments.stages.items()},
         target.rank - online.rank,
-        *_filter(moments),
+        *_filter(moments, *modes[which[1]]),
         vectors,
         signal,
         _isotropy(moments),
@@ -359,12 +363,29 @@ def _read(moments: Moments, factor: Scalar, loss: str, direct: bool) -> Record:
 
 
 @jax.jit
-def _rank_errors(p: Array, t: Array, z: Array, moments: Moments) -> Errors:
-    ours, theirs, own = (
+def _rank_errors(p: Array, t: Array, z: Array | None, moments: Moments) -> Errors:
+    ours, theirs = (
         jnp.mean(effective_rank_influence(rows, stage.moment()), axis=0)
-        for rows, stage in ((p, moments.online), (t, moments.target), (z, moments.features))
+        for rows, stage in ((p, moments.online), (t, moments.target))
     )
+    own = theirs if z is None else jnp.mean(effective_rank_influence(z, moments.features.moment()), axis=0)
     return Errors(*(jnp.sqrt(jnp.mean(psi**2) / len(psi)) for psi in (ours, theirs, own, theirs - ours)))
+
+
+def _sides(moments: Moments) -> tuple[MomentAccumulator, ...]:
+    return moments.online, moments.target, moments.features, moments.target_features
+
+
+def _first_alike(moments: Moments) -> tuple[int, ...]:
+    """For each side the first that has the same moments, so that no matrix is decomposed twice."""
+    sides = _sides(moments)
+    return tuple(next(i for i, other in enumerate(sides) if _alike(side, other)) for side in sides)
+
+
+def _alike(side: MomentAccumulator, other: MomentAccumulator) -> bool:
+    if side is other or is_traced(*side, *other):
+        return side is other
+    return all(np.array_equal(ours, theirs) for ours, theirs in zip(side, other, strict=True))
 
 
 def _stage(moments: Moments, stage: MomentAccumulator) -> StageRecord:
@@ -406,9 +427,8 @@ def _common(moments: Moments, loss: str) -> Scalar | float:
     return 1.0 if loss == "squared" else 1 / jnp.sqrt(sizes)
 
 
-def _filter(moments: Moments) -> tuple[Gains, Scalar, Spectrum]:
+def _filter(moments: Moments, spectrum: Spectrum, vectors: Moment) -> tuple[Gains, Scalar, Spectrum]:
     """Of the online output in the target's eigenbasis: gains, their low-pass index, and the alignment."""
-    spectrum, vectors = _modes(moments.target.moment())
     image = jnp.matmul(moments.online.moment(), vectors, precision="highest")
     power = jnp.sum(vectors * image, axis=0)
     gains, length = _gains(power, spectrum), jnp.linalg.norm(image, axis=0)
@@ -418,14 +438,22 @@ def _filter(moments: Moments) -> tuple[Gains, Scalar, Spectrum]:
 
 
 def _isotropy(moments: Moments) -> Scalar:
-    noise = _supported(eigenvalues(moments.noise.moment()))
-    return effective_rank(noise) / noise.shape[-1]
+    def measured(moment: Moment) -> Scalar:
+        noise = _supported(eigenvalues(moment))
+        return effective_rank(noise) / noise.shape[-1]
+
+    noise = moments.noise.moment()
+    return jax.lax.cond(jnp.isnan(noise[0, 0]), lambda moment: moment[0, 0], measured, noise)
 
 
-@partial(jax.jit, static_argnames=("method", "samples"))
-def _predicted(moments: Moments, record: Record, context: Context, method: Method, samples: int | None) -> Predicted:
+@partial(jax.jit, static_argnames=("method", "samples", "shared"))
+def _predicted(
+    moments: Moments, record: Record, context: Context, method: Method, samples: int | None, shared: bool
+) -> Predicted:
     known = context._replace(train=True, samples=samples, width=len(record.vectors))
-    spectrum, (their_spectrum, their_vectors) = record.features.eigenvalues, _modes(moments.target_features.moment())
+    spectrum = record.features.eigenvalues
+    own = spectrum, record.vectors
+    their_spectrum, their_vectors = own if shared else _modes(moments.target_features.moment())
     ours = known._replace(mean=_rotated(record.vectors, moments.features.mean))
     theirs = known._replace(signal=None, mean=_rotated(their_vectors, moments.target_features.mean))
     found = [method.online_response(spectrum, ours), method.target_response(their_spectrum, theirs)]
