@@ -31,7 +31,7 @@ from rdm_jax._xla import quick_flags
 from rdm_jax.commandline import Options
 from rdm_jax.reporting import plain
 
-__all__ = ["Experiment", "Finding", "Outcome", "Part", "PartError", "Tell", "main", "summary"]
+__all__ = ["Experiment", "Finding", "Grid", "Outcome", "Part", "PartError", "Tell", "main", "summary"]
 
 _RESULTS = "results.json"
 _EXPLAINED = {
@@ -57,12 +57,20 @@ class Finding(NamedTuple):
     spread: float | None = None
 
 
+class Grid(NamedTuple):
+    """A table of its own, beside the findings: titles of the columns, and rows of as many cells, all plain text."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
 class Outcome(NamedTuple):
     """What a part computed: ``data`` for its figure (arrays, numbers, text, nested), findings, remarks in sentences."""
 
     data: Mapping[str, Any]
     findings: Sequence[Finding]
     remarks: Sequence[str] = ()
+    grid: Grid | None = None
 
 
 class Part(NamedTuple):
@@ -82,13 +90,14 @@ class Part(NamedTuple):
 class Experiment(NamedTuple):
     """Parts under one title; ``about`` says in a sentence or two what they are about.
 
-    ``float64``: run in 64 bits. ``quick``: compile faster, to slower programs, on a CPU: for many small problems.
+    ``parts``: may also be a function of the options, which raises ValueError for what it can't use. ``float64``: run in
+    64 bits. ``quick``: compile faster, to slower programs, on a CPU: for many small problems.
     """
 
     name: str
     title: str
     about: str
-    parts: Sequence[Part]
+    parts: Sequence[Part] | Callable[[Any], Sequence[Part]]
     float64: bool = False
     quick: bool = False
 
@@ -103,7 +112,7 @@ def main(experiment: Experiment, presets: Mapping[str, Options], arguments: Sequ
     Args:
         experiment: what to run.
         presets: its options by name, the first being the default. If they have a field ``only``, a tuple of names of
-            parts, the others are left out.
+            parts, the others are left out; if they have a field ``pdf`` that is true, figures are left as PDF as well.
         arguments: the words of the command line; None: those of the process.
 
     Returns:
@@ -123,9 +132,10 @@ def main(experiment: Experiment, presets: Mapping[str, Options], arguments: Sequ
         print(reporting.dumps(_config(options)), end="")
         return 0
     try:
-        parts = _chosen(experiment.parts, getattr(options, "only", ()))
+        made = experiment.parts(options) if callable(experiment.parts) else experiment.parts
+        parts = _chosen(made, getattr(options, "only", ()))
         folder = commandline.prepare(options.out, experiment.name)
-    except commandline.UsageError as error:
+    except (commandline.UsageError, ValueError) as error:
         commandline.complain(error)
         return commandline.BAD_USAGE
     if experiment.quick:  # before jax starts its backend, which reads them; the user's come last and win
@@ -176,7 +186,7 @@ def _chosen(parts: Sequence[Part], only: Sequence[str]) -> Sequence[Part]:
 def _config(options: Options) -> dict[str, Any]:
     config = dataclasses.asdict(options)
     del config["print_config"]
-    return plain(config | {"out": options.out and str(options.out)}, digits=17)
+    return plain(config, digits=17)
 
 
 def _results(experiment: Experiment, options: Options) -> dict[str, Any]:
@@ -250,8 +260,12 @@ def _finish(part: Part, options: Options, folder: Path, tell: Tell) -> dict[str,
     except RuntimeError as error:  # of a part, of an integration, or out of memory
         return record | {"findings": [], "remarks": [], "error": str(error)}
     record |= plain({"findings": list(outcome.findings), "remarks": outcome.remarks, "data": outcome.data})
-    image = plotting.render(part.draw, json.loads(reporting.dumps(record))["data"], size=part.size)
-    reporting.write(folder / "figures" / f"{part.name}.png", image)
+    if outcome.grid is not None:
+        record["grid"] = plain(outcome.grid)
+    kept = json.loads(reporting.dumps(record))["data"]
+    for format in ("png", "pdf") if getattr(options, "pdf", False) else ("png",):
+        image = plotting.render(part.draw, kept, size=part.size, format=format)
+        reporting.write(folder / "figures" / f"{part.name}.{format}", image)
     return record
 
 
@@ -298,4 +312,7 @@ def _section(name: str, part: Mapping[str, Any], folder: Path) -> str:
     if used:
         pieces.append(reporting.tag("p", reporting.tag("small", " ".join(used))))
     pieces += [reporting.tag("p", html.escape(remark)) for remark in part["remarks"]]
+    if "grid" in part:
+        cells = [[html.escape(cell) for cell in row] for row in (part["grid"]["header"], *part["grid"]["rows"])]
+        pieces.append(reporting.table(cells[0], cells[1:]))
     return reporting.tag("section", "".join(pieces), id=name)

@@ -26,7 +26,7 @@ def plain(value: Any, digits: int = 6) -> Any:
     """Numbers, arrays and nested containers as JSON has them: lists, few digits, None for NaN and infinity.
 
     Args:
-        value: anything made of numbers, text, arrays, dicts, lists and (named) tuples.
+        value: anything made of numbers, text, paths, arrays, dicts, lists and (named) tuples.
         digits: significant ones of a float.
 
     Returns:
@@ -43,6 +43,8 @@ def plain(value: Any, digits: int = 6) -> Any:
         return [plain(entry, digits) for entry in value]
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return plain(np.asarray(value).tolist(), digits)
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value

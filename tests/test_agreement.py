@@ -96,7 +96,7 @@ def test_explained_variance_is_that_of_the_best_factor(table):
 
 
 def test_shuffling_keeps_to_the_modes_that_count(table, rng):
-    predicted, measured, mask = table
+    predicted, _, mask = table
     drawn = agreement.shuffled(predicted, mask, rng)
     np.testing.assert_array_equal(drawn[~mask], predicted[~mask])
     for row in range(len(mask)):

@@ -8,6 +8,7 @@ from rdm_jax.training.augment import ViewConfig, augment, augment_views, evaluat
 from rdm_jax.training.checkpoint import CheckpointError, latest, read_meta, restore, save, saved_steps
 from rdm_jax.training.data import load
 from rdm_jax.training.dataset import DataNotFound, Dataset, Split, batch_order
+from rdm_jax.training.diagnosis import Diagnosis, diagnose, span
 from rdm_jax.training.evaluation import (
     OnlineProbe,
     ProbeResult,
@@ -71,6 +72,7 @@ __all__ = [
     "DataNotFound",
     "Dataset",
     "Descent",
+    "Diagnosis",
     "Diverged",
     "Encoded",
     "Encoder",
@@ -109,6 +111,7 @@ __all__ = [
     "augment_views",
     "batch_order",
     "device_mesh",
+    "diagnose",
     "ema_schedule",
     "embed",
     "encode_views",
@@ -158,6 +161,7 @@ __all__ = [
     "save",
     "saved_steps",
     "sgd",
+    "span",
     "stream_batches",
     "synthetic_images",
     "train",

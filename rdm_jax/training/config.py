@@ -151,8 +151,7 @@ def plain(options: TrainOptions) -> dict[str, Any]:
     >>> plain(TrainOptions(method="byol"))["method"]
     'byol'
     """
-    chosen = dataclasses.asdict(options)
-    return reporting.plain({name: str(value) if isinstance(value, Path) else value for name, value in chosen.items()})
+    return reporting.plain(dataclasses.asdict(options))
 
 
 def read_data(options: TrainOptions) -> Dataset:

@@ -1,0 +1,206 @@
+"""How well each prediction held over the runs of a design, beside what shuffled modes reach."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from runs.reading import Design, Lines, Run, column, settled
+
+from rdm_jax import agreement
+from rdm_jax.training import Rates, entropy_speed, judge_rates, judge_signs, ladder, relative_rates
+from rdm_jax.training.judging import RESOLVED, SHUFFLES
+
+
+class Score(NamedTuple):
+    """A number over all seeds, what one shuffling of the modes in 20 does better than, and the seeds' spread."""
+
+    measured: float
+    chance: float | None = None
+    spread: float | None = None
+    predicted: float | None = None
+
+
+def scores(design: Design, seed: int) -> dict[str, Score]:
+    """All that is known of a design; a quantity that theory is silent about, or that was not recorded, is left out."""
+    found = ranks(design, seed) | filters(design, seed)
+    rate = rates(design)
+    if len(rate.mask):
+        found |= {name: Score(**score) for name, score in judge_rates(rate, seed).items()}
+    for name, gathered in (("sign, next steps", pairs), ("sign, next probe", intervals)):
+        judged = judge_signs(*gathered(design), seed)
+        by_seed = [judge_signs(*gathered(design._replace(runs=[run])), seed)["hits"] for run in design.runs]
+        found[name] = Score(judged["hits"], judged["chance"], deviation(by_seed))
+        found[f"{name}: frequent"] = Score(judged["frequent"])
+        found[f"{name}: explained"] = Score(judged["explained"])
+    return {name: score for name, score in found.items() if np.isfinite(score.measured)} | accuracies(design)
+
+
+def ranks(design: Design, seed: int) -> dict[str, Score]:
+    """The rank difference: at the end, its standard error, and how well its sign and size were predicted."""
+    probes = [settled(run, run.probes) for run in design.runs]
+    ends = [column(run.probes[-1:], "rank_difference")[0] for run in design.runs]
+    predicted_ends = [column(run.probes[-1:], "predicted", "rank_difference")[0] for run in design.runs]
+    errors = [column(run.probes[-1:], "errors", "rank_difference")[0] for run in design.runs]
+    measured = [column(lines, "rank_difference") for lines in probes]
+    found = {
+        "rank difference": Score(
+            float(np.mean(ends)), spread=deviation(ends), predicted=none(float(np.mean(predicted_ends)))
+        ),
+        "rank difference: standard error": Score(float(np.mean(errors))),
+        "rank difference: positive": Score(float(np.mean(np.concatenate(measured) > 0))),
+        "low-pass index": ended(design, "low_pass"),
+        "effective rank": ended(design, "features", "rank"),
+        "isotropy of the view noise": ended(design, "isotropy"),
+        "variation of theta": Score(float(np.mean([theta_variation(lines) for lines in probes]))),
+    }
+    predicted = [column(lines, "predicted", "rank_difference") for lines in probes]
+    if not all(np.isfinite(values).all() for values in predicted):
+        return found
+    ends_of = np.concatenate(predicted), np.concatenate(measured)
+    shuffles = [shuffled_differences(lines, seed + i) for i, lines in enumerate(probes)]
+    guesses = np.concatenate(shuffles, axis=1)
+    by_chance: dict[str, Callable[..., float]] = {
+        "rank difference: sign": agreement.sign_hits,
+        "rank difference: relative error": agreement.relative_error,
+    }
+    for name, statistic in by_chance.items():
+        by_seed = [statistic(*both) for both in zip(predicted, measured, strict=True)]
+        reached = [statistic(guess, ends_of[1]) for guess in guesses]
+        quantile = 0.95 if statistic is agreement.sign_hits else 0.05
+        found[name] = Score(statistic(*ends_of), float(np.quantile(reached, quantile)), deviation(by_seed))
+    return found
+
+
+def theta_variation(lines: Lines) -> float:
+    """Standard deviation of theta over its mean, under the online spectrum: 0 for a Wiener filter, on the average."""
+    spectrum, gain, theta = (column(lines, *path) for path in (("features", "eigenvalues"), ("gains",), ("theta",)))
+    known = np.isfinite(theta) & (spectrum > RESOLVED * spectrum[:, :1])
+    weights, values = np.where(known, gain**2 * spectrum, 0), np.where(known, theta, 0)
+    weights = weights / weights.sum(-1, keepdims=True)
+    mean = np.sum(weights * values, -1, keepdims=True)
+    return float(np.mean(np.sqrt(np.sum(weights * (values - mean) ** 2, -1)) / np.abs(mean[:, 0])))
+
+
+def shuffled_differences(lines: Lines, seed: int) -> np.ndarray:
+    """(shuffles, probes): rank differences that the predicted gains would make if they met other modes."""
+    rng = np.random.default_rng(seed)
+    online, target = column(lines, "predicted", "online_gains"), column(lines, "predicted", "target_gains")
+    ours, theirs = column(lines, "features", "eigenvalues"), column(lines, "target_features", "eigenvalues")
+    drawn = []
+    for _ in range(SHUFFLES):
+        gains = agreement.shuffled(online, ours > 0, rng), agreement.shuffled(target, theirs > 0, rng)
+        drawn.append(erank(gains[1] ** 2 * theirs) - erank(gains[0] ** 2 * ours))
+    return np.array(drawn)
+
+
+def filters(design: Design, seed: int) -> dict[str, Score]:
+    """The order of the online filter's gains, measured and predicted, over the resolved modes."""
+    by_run = [gains(run) for run in design.runs]
+    measured, predicted, mask = (np.concatenate(parts) for parts in zip(*by_run, strict=True))
+    if not np.isfinite(predicted).all():
+        return {}
+    by_seed = [agreement.rank_correlation(p, m, own) for m, p, own in by_run]
+    null = agreement.chance(agreement.rank_correlation, predicted, measured, mask, seed=seed, shuffles=SHUFFLES)
+    value = agreement.rank_correlation(predicted, measured, mask)
+    return {"filter": Score(value, null, deviation(by_seed))}
+
+
+def gains(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Measured and predicted gains after the warm-up, and which modes are resolved."""
+    lines = settled(run, run.probes)
+    spectrum = column(lines, "features", "eigenvalues")
+    mask = spectrum > RESOLVED * spectrum[:, :1]
+    return column(lines, "gains"), column(lines, "predicted", "online_gains"), mask
+
+
+def rates(design: Design) -> Rates:
+    """Growth rates of all seeds, over the few steps after each probe."""
+    found: dict[str, list[np.ndarray]] = {}
+    for run in design.runs:
+        lines = settled(run, run.growths)
+        if not lines:
+            continue
+        own = {name: column(lines, name) for name in ("spectrum", "predicted", "measured")}
+        own |= {
+            name: column(lines, name) if name in lines[0] else np.full_like(own["measured"], np.nan) for name in LADDER
+        }
+        own |= {"kept": column(lines, "kept") > 0, "seed": np.full(len(lines), run.config["seed"])}
+        for name, values in own.items():
+            found.setdefault(name, []).append(values)
+    if not found:
+        empty = np.zeros((0, 1))
+        return Rates(*5 * [empty], empty, np.zeros(0))
+    return relative_rates(**{name: np.concatenate(parts) for name, parts in found.items()})
+
+
+LADDER = ("free", "flow")
+
+
+def pairs(design: Design) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spectra, predicted rates and measured d log erank/dt over the few steps after each probe."""
+    lines = [line for run in design.runs for line in settled(run, run.growths)]
+    if not lines:
+        return np.zeros((0, 1)), np.zeros((0, 1)), np.zeros(0)
+    return column(lines, "spectrum"), column(lines, "predicted"), column(lines, "measured_entropy_rate")
+
+
+def intervals(design: Design) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same from each probe to the next."""
+    parts = []
+    for run in design.runs:
+        lines = settled(run, run.probes)
+        speed = np.diff(np.log(column(lines, "features", "rank"))) / np.diff(column(lines, "step"))
+        parts.append((column(lines[:-1], "features", "eigenvalues"), column(lines[:-1], "rates"), speed))
+    spectrum, rate, speed = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return spectrum, rate, speed
+
+
+def flow_hits(design: Design) -> float:
+    """How often the flow through the network has the sign of d erank/dt; NaN where it was not computed."""
+    lines = [line for run in design.runs for line in settled(run, run.growths)]
+    if not lines or "flow" not in lines[0]:
+        return float("nan")
+    predicted = entropy_speed(column(lines, "spectrum"), column(lines, "flow"))
+    return agreement.sign_hits(predicted, column(lines, "measured_entropy_rate"))
+
+
+def accuracies(design: Design) -> dict[str, Score]:
+    """kNN of the trained and the untrained network and the linear probe, of the runs that have come that far."""
+    done = [run.results["scores"] for run in design.runs if run.results is not None]
+    found = {}
+    for name, path in {
+        "kNN": ("trained", "knn"),
+        "kNN, untrained": ("untrained", "knn"),
+        "linear probe": ("trained", "linear"),
+    }.items():
+        values = [scores[path[0]][path[1]] for scores in done]
+        if values and None not in values:
+            found[name] = Score(float(np.mean(values)), spread=deviation(values))
+    return found
+
+
+def ended(design: Design, *path: str) -> Score:
+    """A quantity at the end, over the seeds."""
+    values = np.array([column(run.probes[-1:], *path)[0] for run in design.runs])
+    return Score(float(np.mean(values)), spread=deviation(values))
+
+
+def erank(spectrum: np.ndarray) -> np.ndarray:
+    """Effective rank of eigenvalues, as ``spectra.effective_rank``."""
+    shares = spectrum / np.sum(spectrum, axis=-1, keepdims=True)
+    return np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=-1))
+
+
+def deviation(values: Sequence[float] | np.ndarray) -> float | None:
+    """Standard deviation over the seeds; None of a single one."""
+    return float(np.std(values)) if len(values) > 1 else None
+
+
+def none(value: float) -> float | None:
+    """None for what is not known."""
+    return value if np.isfinite(value) else None
+
+
+def climbed(design: Design) -> dict[str, float]:
+    """Where the prediction of the growth rates is lost."""
+    return ladder(rates(design))
