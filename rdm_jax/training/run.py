@@ -24,7 +24,7 @@ from rdm_jax.training.dataset import Dataset, Split, batch_order
 from rdm_jax.training.learner import Learner, Learning, Measures, init_learning, make_update
 from rdm_jax.training.stream import Stream, stream_batches
 from rdm_jax.training.watch import GAP, METRICS, Instants, Metrics, Watch
-from rdm_jax.types import Array
+from rdm_jax.types import Array, ArrayLike
 
 __all__ = ["Diverged", "Interrupted", "Plan", "alarms", "probe_views", "train_run"]
 
@@ -236,7 +236,9 @@ def _advance(
     single = jax.jit(one)
 
     @jax.jit
-    def many(state: Learning, images: Array, labels: Array, orders: Array, count: int) -> tuple[Learning, Measures]:
+    def many(
+        state: Learning, images: Array, labels: Array, orders: Array, count: ArrayLike
+    ) -> tuple[Learning, Measures]:
         def body(i: Array, carry: tuple[Learning, Measures]) -> tuple[Learning, Measures]:
             state, kept = carry
             state, measures = one(state, images, labels, orders[i])

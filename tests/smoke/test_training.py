@@ -67,6 +67,14 @@ def test_its_network_can_be_evaluated_and_its_features_written(trained, tmp_path
     assert not (tmp_path / "other").exists()
 
 
+def test_its_probes_are_told_of_on_one_page(trained, tmp_path):
+    done = run("report", trained[0], "--out", tmp_path / "report", "--no-pdf")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "RDM-SimSiam target" in page and "the target's effective rank is the higher one at 100%" in page
+    assert max(map(len, done.stdout.split("Report:")[0].splitlines())) <= 100
+
+
 def test_what_is_not_there_is_said_in_a_sentence(tmp_path):
     for script in ("evaluate", "extract_features"):
         done = run(script, tmp_path)

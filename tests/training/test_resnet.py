@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rdm_jax.training import BatchNorm, encode_views, resnet_encoder
+from rdm_jax.training.resnet import _convolution, _parts
 
 IMAGES = np.random.default_rng(2).normal(0, 1, (2, 6, 8, 8, 3)).astype(np.float32)
 TINY = {"width": 2, "projector": (6,), "features": 5}
@@ -51,6 +52,36 @@ def test_batch_norm_by_value(rng, shape, parts):
     evaluated = (x[:1] - kept["mean"]) / np.sqrt(kept["var"] + 1e-5) * scale + bias
     np.testing.assert_allclose(alone, evaluated, rtol=1e-5, atol=1e-5)
     assert (norm.var[...] == before).all()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_derivative_of_batch_norm_is_that_of_its_definition(rng, parts):
+    x, cotangent = (rng.normal([3.0, -1.0], [2.0, 0.1], (6, 2, 2, 2)) for _ in range(2))
+    normalise = lambda x: BatchNorm(2, groups=parts, affine=False)(x, train=True)  # noqa: E731
+    ours = jax.grad(lambda x: jnp.sum(normalise(x) * cotangent))(jnp.asarray(x, jnp.float32))
+
+    def loss(x):
+        return np.sum(normalised(x, parts)[0] * cotangent)
+
+    steps = 1e-6 * np.eye(x.size).reshape(-1, *x.shape)
+    expected = np.array([(loss(x + step) - loss(x - step)) / 2e-6 for step in steps]).reshape(x.shape)
+    np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (1, 2)])
+def test_kernel_gradients_in_parts_are_those_of_the_whole_batch(rng, size, stride):
+    images, kernel = rng.normal(size=(8, 32, 32, 3)), rng.normal(size=(size, size, 3, 4))
+    images, kernel = (jnp.asarray(a, jnp.float32) for a in (images, kernel))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    padding = [(size // 2, size // 2)] * 2
+
+    def pulled(convolve):
+        out, back = jax.vjp(lambda x, k: convolve(x, k, (stride, stride), padding, **options), images, kernel)
+        return out, *back(jnp.cos(out))
+
+    assert _parts(jax.eval_shape(lambda: pulled(_convolution)[0]).shape) > 1
+    for ours, theirs in zip(pulled(_convolution), pulled(jax.lax.conv_general_dilated), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
 def test_batch_norm_without_parameters_and_of_a_batch_of_one():

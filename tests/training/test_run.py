@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rdm_jax.training import checkpoint, probe_state
+from rdm_jax.training import checkpoint, device_mesh, probe_state
 from rdm_jax.training.learner import init_learning, make_update
-from rdm_jax.training.run import CHECKPOINTS, Diverged, Interrupted, alarms, probe_views
+from rdm_jax.training.run import CHECKPOINTS, Diverged, Interrupted, _advance, alarms, probe_views
 from rdm_jax.training.watch import read_metrics
 from tests.training import tiny_run
 
@@ -48,6 +48,34 @@ def test_a_run_leaves_its_metrics_and_probes(whole):
     record = probe_state(own.encoder, own.method, state.train, views, steps_per_epoch=5)
     assert probes[-1]["rank_difference"] == pytest.approx(float(record.rank_difference), rel=1e-3)
     assert probes[-1]["stages"]["backbone"]["rank"] == pytest.approx(float(record.stages["backbone"].rank), rel=1e-3)
+
+
+def test_growth_is_read_a_few_steps_after_each_probe(whole):
+    folder, _ = whole
+    pairs = read_metrics(folder, "growth")
+    assert [(line["since"], line["step"]) for line in pairs] == [(0, 5), (5, 10), (10, 15)]
+    before, after = read_metrics(folder, "probe")[1:3]
+    # Modes that were found again, in order, grew as their eigenvalues did, log lambda' = 2 r.
+    first = pairs[1]["spectrum"][0]
+    assert first == before["features"]["eigenvalues"][0]
+    changes = np.log(np.array(after["features"]["eigenvalues"]) / first) / 10
+    assert pairs[1]["kept"][0] and np.abs(changes - pairs[1]["measured"][0]).min() < 1e-4
+    ranks = [line["features"]["rank"] for line in (before, after)]
+    assert pairs[1]["measured_entropy_rate"] == pytest.approx(np.log(ranks[1] / ranks[0]) / 5, abs=1e-5)
+
+
+def test_a_compiled_loop_takes_the_same_steps_as_one_by_one():
+    own, data = tiny_run.learner(), tiny_run.dataset()
+    order = np.arange(24).reshape(3, 8).astype(np.int32)
+    ends = []
+    for looped in (False, True):
+        advance = _advance(own, data, tiny_run.PLAN, device_mesh(), looped)
+        ((state, measures),) = advance(init_learning(own, (8, 8, 3)), order)
+        ends.append((measures.loss, jax.tree.leaves(state)))
+    assert len(ends[0][0]) == 3
+    np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=1e-5)
+    for one, other in zip(ends[0][1], ends[1][1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_killed_at_any_moment_and_resumed_it_ends_the_same_bitwise(whole, tmp_path):
