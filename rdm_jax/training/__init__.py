@@ -5,6 +5,7 @@ loops, and ``probe_state`` does so for a run. ``load`` gives image sets and ``au
 """
 
 from rdm_jax.training.augment import ViewConfig, augment, augment_views, evaluation_view, method_views
+from rdm_jax.training.board import Board, open_board, scalars
 from rdm_jax.training.checkpoint import CheckpointError, latest, read_meta, restore, save, saved_steps
 from rdm_jax.training.data import load
 from rdm_jax.training.dataset import DataNotFound, Dataset, Split, batch_order
@@ -63,11 +64,12 @@ from rdm_jax.training.step import (
 )
 from rdm_jax.training.stream import Batch, Stream, stream_batches
 from rdm_jax.training.synthetic_images import synthetic_images
-from rdm_jax.training.watch import Instants, Metrics, Watch, read_metrics
+from rdm_jax.training.watch import Instants, Metrics, Show, Watch, read_metrics
 
 __all__ = [
     "Batch",
     "BatchNorm",
+    "Board",
     "CheckpointError",
     "DataNotFound",
     "Dataset",
@@ -98,6 +100,7 @@ __all__ = [
     "Rates",
     "Recipe",
     "Record",
+    "Show",
     "Split",
     "StageRecord",
     "Stream",
@@ -146,6 +149,7 @@ __all__ = [
     "module_encoder",
     "one_dimensional",
     "online_accuracy",
+    "open_board",
     "probe",
     "probe_state",
     "probe_views",
@@ -160,6 +164,7 @@ __all__ = [
     "restore",
     "save",
     "saved_steps",
+    "scalars",
     "sgd",
     "span",
     "stream_batches",

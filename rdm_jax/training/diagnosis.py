@@ -34,6 +34,11 @@ class Diagnosis(NamedTuple):
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the collapse is complete."""
+        return self.state == _COMPLETE
+
     def __str__(self) -> str:
         """All sentences."""
         return " ".join((f"{self.state.capitalize()}.", *self.reasons, *self.advice))

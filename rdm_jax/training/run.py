@@ -4,14 +4,14 @@ The order of samples and every random number follow from the seed and the step, 
 resumed ends where an uninterrupted one ends: bitwise, on the same machine.
 """
 
+import contextlib
 import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +20,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rdm_jax.training import checkpoint
 from rdm_jax.training.augment import augment_views
+from rdm_jax.training.board import open_board
 from rdm_jax.training.dataset import Dataset, Split, batch_order
 from rdm_jax.training.learner import Learner, Learning, Measures, init_learning, make_update
 from rdm_jax.training.stream import Stream, stream_batches
-from rdm_jax.training.watch import GAP, METRICS, Instants, Metrics, Watch
+from rdm_jax.training.watch import GAP, METRICS, Instants, Metrics, Show, Watch
 from rdm_jax.types import Array, ArrayLike
 
 __all__ = ["Diverged", "Interrupted", "Plan", "alarms", "probe_views", "train_run"]
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
 _CHUNK = {"cpu": 5}  # steps between two looks at the loss and at signals
 _ACCELERATED = 50
 _PROBE_SEED = 2**31 - 1  # the views of the probe set are the same in all runs on a data set
@@ -59,17 +60,6 @@ class Interrupted(RuntimeError):
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} after step {step}, saved: go on with --resume")
         self.code = 128 + number
-
-
-@runtime_checkable
-class Show(Protocol):
-    """What is told of a run while it goes on."""
-
-    def step(self, done: int, total: int, entry: Mapping[str, Any]) -> None:
-        """Some more steps are done; ``entry`` is the line of the metrics, if any."""
-
-    def note(self, text: str) -> None:
-        """Something that its user should know."""
 
 
 def train_run(
@@ -108,32 +98,50 @@ def train_run(
     >>> int(state.train.step), [line["step"] for line in read_metrics(folder, "probe")]
     (2, [0, 2])
     """
-    total, metrics = plan.epochs * learner.steps_per_epoch, Metrics(folder / METRICS)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    make = lambda: init_learning(learner, (plan.size, plan.size, 3))  # noqa: E731
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), jax.eval_shape(make)
-    )
     last = checkpoint.latest(folder / CHECKPOINTS)
+    state = _begun(learner, plan, folder, last, NamedSharding(mesh, PartitionSpec()))
+    board = open_board(folder / BOARD, last) if jax.process_index() == 0 else None
+    with contextlib.closing(Metrics(folder / METRICS, board)) as metrics:
+        metrics.cut(-1 if last is None else last)
+        if last is not None:
+            show.note(f"resumed after step {last} of {plan.epochs * learner.steps_per_epoch}")
+        return _go_on(learner, dataset, plan, folder, state, last is not None, metrics, mesh=mesh, meta=meta, show=show)
+
+
+def _begun(learner: Learner, plan: Plan, folder: Path, last: int | None, sharding: NamedSharding) -> Learning:
+    """The state before the first step, or that of the last checkpoint."""
+    make = lambda: init_learning(learner, (plan.size, plan.size, 3))  # noqa: E731
     if last is None:
-        state = jax.jit(make, out_shardings=replicated)()
-    else:
-        state, _ = checkpoint.restore(folder / CHECKPOINTS, shapes, step=last)
-        show.note(f"resumed after step {last} of {total}")
-    metrics.cut(-1 if last is None else last)
-    views = probe_views(learner, dataset, plan)[0]
-    instants = _instants(plan, learner.steps_per_epoch, total)
-    watch = Watch(
-        learner, views, instants, metrics, lambda step, line: show.step(step, 0, line), plan.rates, replicated
+        return jax.jit(make, out_shardings=sharding)()
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), jax.eval_shape(make)
     )
+    return checkpoint.restore(folder / CHECKPOINTS, shapes, step=last)[0]
+
+
+def _go_on(
+    learner: Learner,
+    dataset: Dataset,
+    plan: Plan,
+    folder: Path,
+    state: Learning,
+    resumed: bool,
+    metrics: Metrics,
+    *,
+    mesh: Mesh,
+    meta: Mapping[str, Any],
+    show: Show,
+) -> Learning:
+    """From a state to the end of the plan."""
+    step, total = int(state.train.step), plan.epochs * learner.steps_per_epoch
+    watch = _watch(learner, dataset, plan, total, metrics, mesh, show)
     advance = _advance(learner, dataset, plan, mesh)
-    step = int(state.train.step)
-    watch.look(step, state, known=last is not None)
+    watch.look(step, state, known=resumed)
     with _signals() as arrived:
         for epoch in range(step // learner.steps_per_epoch, plan.epochs):
             order = batch_order(dataset.train.samples, plan.batch, seed=learner.seed, epoch=epoch)
             first, trained, spent = epoch * learner.steps_per_epoch, 0, 0.0
-            for stop in instants.stops(step, first + len(order)):
+            for stop in watch.instants.stops(step, first + len(order)):
                 begun = time.perf_counter()
                 for after, measures in advance(state, order[step - first : stop - first]):
                     if not np.all(np.isfinite(measures.loss)):
@@ -206,9 +214,19 @@ def probe_views(learner: Learner, dataset: Dataset, plan: Plan) -> tuple[Array, 
     return augment_views(learner.views, images, chosen, key=jax.random.key(_PROBE_SEED)), chosen
 
 
-def _instants(plan: Plan, steps_per_epoch: int, total: int) -> Instants:
-    every = max(1, round(plan.probe_every * steps_per_epoch)) if plan.probe_every else total
-    return Instants(every, min(GAP, every), total)
+def _watch(
+    learner: Learner, dataset: Dataset, plan: Plan, total: int, metrics: Metrics, mesh: Mesh, show: Show
+) -> Watch:
+    every = max(1, round(plan.probe_every * learner.steps_per_epoch)) if plan.probe_every else total
+    return Watch(
+        learner,
+        probe_views(learner, dataset, plan)[0],
+        Instants(every, min(GAP, every), total),
+        metrics,
+        show,
+        plan.rates,
+        NamedSharding(mesh, PartitionSpec()),
+    )
 
 
 def _stop(number: int, folder: Path, step: int, state: Learning, meta: Mapping[str, Any]) -> NoReturn:
@@ -298,7 +316,7 @@ def _diverged(before: int, losses: np.ndarray, folder: Path) -> str:
     )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
     """Remember SIGINT and SIGTERM until the chunk is done; a second one is not waited for."""
     arrived: list[int] = []

@@ -5,10 +5,10 @@ be found again; growth is never read from one instant of probing to the next.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jax.sharding import NamedSharding
 
 from rdm_jax.methods import Context
 from rdm_jax.reporting import plain
+from rdm_jax.training.board import Board, scalars
+from rdm_jax.training.diagnosis import diagnose
 from rdm_jax.training.learner import Learner, Learning
 from rdm_jax.training.monitor import mode_rates, probe_state, velocities
 from rdm_jax.training.probe import Record, follow
@@ -65,9 +67,13 @@ class _Opened(NamedTuple):
 
 @dataclass
 class Metrics:
-    """The lines of ``metrics.jsonl``, each a JSON object with ``kind`` and ``step``; written by process 0 alone."""
+    """The lines of ``metrics.jsonl``, each a JSON object with ``kind`` and ``step``; written by process 0 alone.
+
+    Their single numbers go to ``board`` as well, if there is one.
+    """
 
     path: Path
+    board: Board | None = None
 
     def cut(self, step: int) -> None:
         """Drop what came after a step: a resumed run writes it again."""
@@ -81,7 +87,15 @@ class Metrics:
         if jax.process_index() == 0:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+            if self.board is not None:
+                for tag, value in scalars(line).items():
+                    self.board.add_scalar(tag, value, step)
         return line
+
+    def close(self) -> None:
+        """Let the board write what it holds."""
+        if self.board is not None:
+            self.board.close()
 
 
 def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -103,6 +117,17 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [entry for entry in entries if kind in (None, entry["kind"])]
 
 
+@runtime_checkable
+class Show(Protocol):
+    """What is told of a run while it goes on."""
+
+    def step(self, done: int, total: int, entry: Mapping[str, Any]) -> None:
+        """Some more steps are done; ``entry`` is the line of the metrics, if any."""
+
+    def note(self, text: str) -> None:
+        """Something that its user should know."""
+
+
 @dataclass
 class Watch:
     """Probes a run at its instants and writes what it finds.
@@ -112,7 +137,7 @@ class Watch:
         views: of the probe set, (2, n, height, width, channels).
         instants: when.
         metrics: where to.
-        tell: is called with the step and the line of each probe.
+        show: is told of each probe, and of complete collapse.
         rates: also compute the rates of free features and of the flow, at several times a probe's cost.
         replicated: how the probe set lies on the devices.
     """
@@ -121,7 +146,7 @@ class Watch:
     views: Array
     instants: Instants
     metrics: Metrics
-    tell: Callable[[int, Mapping[str, Any]], None]
+    show: Show
     rates: bool
     replicated: NamedSharding
     opened: _Opened | None = field(default=None, init=False)
@@ -160,9 +185,15 @@ class Watch:
         if self.instants.due(step):
             if not known:  # all but the eigenvectors
                 kept = {name: value for name, value in record._asdict().items() if name != "vectors"}
-                self.tell(step, self.metrics.add("probe", step, kept))
+                self._tell(step, self.metrics.add("probe", step, kept))
             if step < self.instants.total:
                 self.opened = _Opened(step, record, self._moving(state))
+
+    def _tell(self, step: int, line: Mapping[str, Any]) -> None:
+        self.show.step(step, 0, line)
+        found = diagnose(line)
+        if found.collapsed:
+            self.show.note(self.metrics.add("alarm", step, {"text": f"{found.state}: {found.reasons[0]}"})["text"])
 
     def resumable(self, step: int) -> bool:
         """Whether a run that goes on from here can write all that this one would."""
