@@ -27,13 +27,16 @@ class EvaluateOptions:
     """Where the data set is now, if it has moved."""
     linear: bool = True
     """Train the linear probe as well."""
+    linear_crops: int = 10
+    """Cropped and flipped views of each image for it, in turns; 0: the images as they are."""
 
 
 def main(options: EvaluateOptions) -> int:
     """Print the accuracies."""
     try:
         saved = open_run(options.run, step=options.step, data_dir=options.data_dir)
-        scores = score(saved.learner, saved.plan, saved.dataset, saved.state, linear=options.linear)
+        of_run = saved.learner, saved.plan, saved.dataset, saved.state
+        scores = score(*of_run, linear=options.linear, crops=options.linear_crops)
     except ValueError as error:
         commandline.complain(error)
         return commandline.BAD_USAGE

@@ -23,6 +23,7 @@ SMALL = TrainOptions(
     probe=512,
     probe_every=0.2,
     probe_rates=True,
+    linear_crops=0,
 )
 PRESETS = {
     "paper": TrainOptions(),

@@ -384,16 +384,15 @@ def _exp_entropy(values: Spectrum) -> Batched:
 
 @jax.jit
 def _influence(rows: Array, matrix: Array) -> Array:
-    return jnp.sum(product(rows, influence_form(matrix)) * rows, axis=-1)
+    return jnp.sum(product(rows, influence_form(*eigensystem(matrix))) * rows, axis=-1)
 
 
 @jax.jit
-def influence_form(moment: Moment) -> Moment:
-    """The symmetric matrix S with psi(z) = z^T S z for the influence psi of a row z; no checks."""
-    values, vectors = eigensystem(moment)
+def influence_form(values: Spectrum, vectors: Moment) -> Moment:
+    """The symmetric matrix S with psi(z) = z^T S z for the influence psi of a row z on C = V diag(values) V^T."""
     shares, positive = _shares(values)
     entropy = _entropy(shares, positive)
-    slope = jnp.where(positive, -(_logs(shares, positive) + entropy), 0) * jnp.exp(entropy) / jnp.trace(moment)
+    slope = jnp.where(positive, -(_logs(shares, positive) + entropy), 0) * jnp.exp(entropy) / jnp.sum(values)
     return product(vectors * slope[None], vectors.T)
 
 

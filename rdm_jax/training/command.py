@@ -33,6 +33,7 @@ _FREE = (  # may change on --resume
     "probe_every",
     "save_every",
     "linear",
+    "linear_crops",
     "fallback",
     "distributed",
     "coordinator",
@@ -70,7 +71,11 @@ def main(presets: Mapping[str, TrainOptions], arguments: Sequence[str] | None = 
     try:
         with _shown(console, learner, plan) as show:
             state = train_run(learner, dataset, plan, folder, mesh=device_mesh(), meta=config.plain(options), show=show)
-            scores = _scored(options, learner, plan, dataset, state, show)
+            with commandline.signals():
+                scores = _scored(options, learner, plan, dataset, state, show)
+    except commandline.Stopped as stopped:
+        commandline.complain(f"{stopped} while evaluating; the trained network is saved: go on with --resume")
+        return stopped.code
     except Interrupted as error:
         commandline.complain(error)
         return error.code
@@ -129,7 +134,7 @@ def _scored(
     show.note("evaluating")
     return {
         "untrained": score(learner, plan, dataset, untrained, linear=False),
-        "trained": score(learner, plan, dataset, state, linear=options.linear),
+        "trained": score(learner, plan, dataset, state, linear=options.linear, crops=options.linear_crops),
     }
 
 

@@ -82,6 +82,8 @@ class TrainOptions(Options):
     """Epochs between two checkpoints; 0: only at the end."""
     linear: bool = True
     """Train the linear probe at the end (kNN is always there)."""
+    linear_crops: int = 10
+    """Cropped and flipped views of each image for the linear probe, in turns; 0: the images as they are."""
     resume: bool = False
     """Go on with the run in --out."""
     distributed: bool = False
@@ -100,7 +102,7 @@ class TrainOptions(Options):
         if self.method not in _FILTERED and (self.filter is not None or self.side != "online"):
             raise ValueError(f"--filter and --side are for {' and '.join(_FILTERED)}; {self.method} has no filter")
         self.require_at_least(epochs=1, microbatches=1, width=1, shrink=1, probe=1, limit=1, size=1, batch_size=1)
-        self.require_at_least(probe_every=0, save_every=0, stem_padding=0, weight_decay=0)
+        self.require_at_least(linear_crops=0, probe_every=0, save_every=0, stem_padding=0, weight_decay=0)
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"--learning-rate must be above 0, got {self.learning_rate}")
         if self.resume and self.out is None:

@@ -61,6 +61,7 @@ def embed(
     batch: int = 512,
     stages: Sequence[str] | None = None,
     sharding: jax.sharding.Sharding | None = None,
+    first: int = 0,
 ) -> dict[str, np.ndarray]:
     """Features of many images, batch by batch, with the running statistics of batch norm.
 
@@ -69,11 +70,12 @@ def embed(
         params: its parameters.
         stats: its running statistics.
         images: (n, ...), as a rule uint8.
-        transform: ``(images, numbers) -> inputs``, from a batch and its samples' numbers 0 to n - 1 to what the encoder
+        transform: ``(images, numbers) -> inputs``, from a batch and its samples' numbers to what the encoder
             takes. It is compiled together with the encoder: pass the same function again, and it is so only once.
         batch: images at a time; the last batch is filled up, so that one compiled function serves.
         stages: names of those to return, ``"features"`` being what comes out last; None: all.
         sharding: of a batch over devices; None: it goes where the parameters are.
+        first: the first sample's number for ``transform``; a random one draws another view with another.
 
     Returns:
         Name to (n, .) array, in memory, on every process.
@@ -96,7 +98,7 @@ def embed(
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(images), size):
         numbers = np.minimum(np.arange(start, start + size), len(images) - 1)
-        inputs = (np.asarray(images[start : start + size]), numbers.astype(np.int32))
+        inputs = (np.asarray(images[start : start + size]), (first + numbers).astype(np.int32))
         inputs = (np.concatenate([inputs[0], np.repeat(inputs[0][-1:], size - len(inputs[0]), axis=0)]), inputs[1])
         if sharding is not None:
             inputs = jax.device_put(inputs, sharding)
@@ -172,6 +174,7 @@ def linear_probe(
     momentum: Number = 0.9,
     drops: Sequence[int] = (60, 80),
     held_out: Number = 0.1,
+    views: Sequence[ArrayLike] = (),
     seed: int = 0,
 ) -> ProbeResult:
     """Top-1 accuracy of a linear classifier trained on frozen features, with the best of several learning rates.
@@ -194,6 +197,8 @@ def linear_probe(
         momentum: m in [0, 1).
         drops: epochs from which on the rate is a tenth of what it was before.
         held_out: fraction of the training rows on which the rate is chosen.
+        views: features (n, d) of random views of the training rows, such as cropped and flipped ones. They take turns,
+            one an epoch, as what is trained on; the rate is still chosen on ``train_features``. None: these are it.
         seed: of the order and of the part held out.
 
     Returns:
@@ -221,10 +226,13 @@ def linear_probe(
     fit = partial(
         _fit, classes=int(labels.max()) + 1, epochs=epochs, batch=batch_size, momentum=momentum, drops=drops, seed=seed
     )
-    choosing = fit(train[order[aside:]], labels[order[aside:]], rates)
+    seen = [as_features(view, "views")[0] for view in views] or [train]
+    if any(view.shape != train.shape for view in seen):
+        raise ValueError(f"views must be of the training rows, {train.shape}, got {[view.shape for view in seen]}")
+    choosing = fit([view[order[aside:]] for view in seen], labels[order[aside:]], rates)
     accuracies = [float(x) for x in _accuracies(choosing, train[order[:aside]], labels[order[:aside]], len(rates))]
     rate = rates[int(np.argmax(accuracies))]
-    final = fit(train, labels, [rate])
+    final = fit(seen, labels, [rate])
     return ProbeResult(float(_accuracies(final, test, truth, 1)[0]), rate, dict(zip(rates, accuracies, strict=True)))
 
 
@@ -402,7 +410,7 @@ def _nearest(cosines: Float[Array, "m n"], k: int) -> tuple[Float[Array, "m k"],
 
 
 def _fit(
-    features: Features,
+    views: Sequence[Features],
     labels: np.ndarray,
     rates: list[float],
     *,
@@ -414,10 +422,11 @@ def _fit(
     seed: int,
 ) -> Float[Array, "width columns"]:
     """Weights (d + 1, rates * classes), the last row being the bias: all rates in one matrix product."""
-    rows = _with_ones(features)
-    weights = jnp.zeros((rows.shape[1], len(rates) * classes), rows.dtype)
+    several = [_with_ones(view) for view in views]
+    weights = jnp.zeros((several[0].shape[1], len(rates) * classes), several[0].dtype)
     velocity, truth = weights, jnp.asarray(labels)
     for epoch in range(epochs):
+        rows = several[epoch % len(several)]
         steps = np.repeat(rates, classes) * 0.1 ** sum(drop <= epoch for drop in drops)
         order = batch_order(len(rows), min(batch, len(rows)), seed=seed, epoch=epoch)
         sizes, keeps = jnp.asarray(steps, rows.dtype)[None], jnp.asarray(momentum, rows.dtype)

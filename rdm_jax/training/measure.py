@@ -74,9 +74,10 @@ def measure(
         shapes = ", ".join(str(views[i].shape) for i in which)
         raise ValueError(f"outputs and features must be alike, got shapes {shapes}")
     layers = {name: views_of(stage, name) for name, stage in (stages or {}).items()}
-    sides, noise, pull, response, layers = _measured(views, layers, which)
+    moments, noise, pull, response, layers = _measured(views, layers, which)
+    p, t, z, their_z = (moments[i] for i in which)
     rows = jnp.asarray(views[0].shape[1], pull.dtype)
-    return Moments(rows, *(sides[i] for i in which), noise, pull, response, layers)
+    return Moments(rows, p, t, z, their_z, noise, pull, response, layers)
 
 
 def merge(first: Moments, second: Moments) -> Moments:

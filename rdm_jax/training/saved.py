@@ -16,6 +16,7 @@ from rdm_jax.training.dataset import Dataset, Split
 from rdm_jax.training.evaluation import embed
 from rdm_jax.training.learner import Learner, Learning, init_learning
 from rdm_jax.training.run import CHECKPOINTS, Plan
+from rdm_jax.training.stream import Stream
 from rdm_jax.types import Array
 
 CONFIG = "config.json"
@@ -80,19 +81,52 @@ def features_of(
     Raises:
         ValueError: a data set that is streamed from disk; an unknown stage.
     """
-    transform = _plain_view(evaluation_view("none", size=plan.size, mean=dataset.mean, std=dataset.std))
-    found = []
-    for part in (dataset.train, dataset.test):
-        if not isinstance(part, Split):
-            raise ValueError(f"{dataset.name} is streamed from disk, and only sets in memory can be embedded so far")
-        params, stats = state.train.params.encoder, state.train.stats
-        found.append(embed(learner.encoder, params, stats, part.images, transform=transform, stages=stages))
+    view = evaluation_view("none", size=plan.size, mean=dataset.mean, std=dataset.std)
+    found = [_embedded(learner, dataset, part, state, view, 0, stages) for part in (dataset.train, dataset.test)]
     return {name: (found[0][name], found[1][name]) for name in found[0]}
+
+
+def random_views(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, count: int) -> list[np.ndarray]:
+    """Backbone features of cropped and flipped training images, as a linear probe is trained on.
+
+    Args:
+        learner: of the run.
+        plan: of the run.
+        dataset: in memory.
+        state: of the run.
+        count: views of each image.
+
+    Returns:
+        So many arrays (n, d).
+
+    Raises:
+        ValueError: a data set that is streamed from disk.
+    """
+    view = evaluation_view("crop_flip", size=plan.size, mean=dataset.mean, std=dataset.std)
+    drawn = (_embedded(learner, dataset, dataset.train, state, view, 1 + i, ["backbone"]) for i in range(count))
+    return [found["backbone"] for found in drawn]
+
+
+def _embedded(
+    learner: Learner,
+    dataset: Dataset,
+    part: Split | Stream,
+    state: Learning,
+    view: ViewConfig,
+    number: int,
+    stages: list[str] | None,
+) -> dict[str, np.ndarray]:
+    if not isinstance(part, Split):
+        raise ValueError(f"{dataset.name} is streamed from disk, and only sets in memory can be embedded so far")
+    params, stats = state.train.params.encoder, state.train.stats
+    # Other numbers draw other views, and one compiled function serves for all.
+    first = number * len(part.images)
+    return embed(learner.encoder, params, stats, part.images, transform=_viewed(view), stages=stages, first=first)
 
 
 # Once for each view: what is compiled with it is kept by the function.
 @functools.cache
-def _plain_view(view: ViewConfig) -> Callable[[Array, Array], Array]:
+def _viewed(view: ViewConfig) -> Callable[[Array, Array], Array]:
     return lambda images, numbers: augment(view, images, numbers, key=jax.random.key(0))
 
 

@@ -8,7 +8,7 @@ from rdm_jax.training.dataset import Dataset
 from rdm_jax.training.evaluation import knn_accuracy, linear_probe
 from rdm_jax.training.learner import Learner, Learning
 from rdm_jax.training.run import Plan
-from rdm_jax.training.saved import features_of
+from rdm_jax.training.saved import features_of, random_views
 
 
 class Scores(NamedTuple):
@@ -22,10 +22,11 @@ class Scores(NamedTuple):
     linear: float | None
 
 
-def score(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, *, linear: bool) -> Scores:
+def score(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, *, linear: bool, crops: int = 0) -> Scores:
     """Embed all images as they are, with running statistics, and see how well their classes are told apart.
 
-    The published linear probe trains on randomly cropped and flipped images; here features are computed once, without.
+    The published linear probe trains on images that are cropped and flipped anew in each of its 100 epochs; here on
+    ``crops`` such views of each image, which take turns, or without any on the images as they are.
 
     Args:
         learner: of the run.
@@ -33,6 +34,7 @@ def score(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, *, li
         dataset: whose training images are the neighbours, or what the probe is trained on.
         state: of the run.
         linear: whether to train the linear probe.
+        crops: views of each training image for it.
 
     Returns:
         The accuracies.
@@ -45,8 +47,9 @@ def score(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, *, li
     known, asked = features_of(learner, plan, dataset, state, ["backbone"])["backbone"]
     rows = (known, np.asarray(dataset.train.labels), asked, np.asarray(dataset.test.labels))
     several = min(200, len(known))
+    views = random_views(learner, plan, dataset, state, crops) if linear else []
     return Scores(
         knn_accuracy(*rows, k=min(20, len(known))),
         knn_accuracy(*rows, k=several, temperature=0.1),
-        linear_probe(*rows).accuracy if linear else None,
+        linear_probe(*rows, views=views).accuracy if linear else None,
     )

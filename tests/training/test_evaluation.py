@@ -129,6 +129,21 @@ def test_linear_probe_is_the_loop(rng, drops):
     assert_allclose(found.accuracy, top1(*final, test, truth), rtol=1e-6)
 
 
+def test_views_take_turns_as_what_the_probe_is_trained_on():
+    labels = np.repeat([0, 1], 40)
+    rows = np.where(labels, 1.0, -1.0)[:, None] * np.ones((1, 2))
+    right, wrong = rows * [1.0, 0.0], rows * [0.0, -1.0]
+    setting = {"rates": (0.5,), "batch_size": 8}
+    assert linear_probe(rows, labels, right, labels, views=[right], epochs=2, **setting).accuracy == 1
+    # Two epochs see one view each, three the first one twice: what was seen last counts, but both leave their mark.
+    seen = [
+        linear_probe(rows, labels, rows * [1.0, 0.0], labels, views=[wrong, right], epochs=k, **setting) for k in (1, 2)
+    ]
+    assert seen[0].accuracy == 0.5 and seen[1].accuracy == 1
+    with pytest.raises(ValueError, match="views must be of the training rows"):
+        linear_probe(rows, labels, rows, labels, views=[rows[:3]])
+
+
 def test_linear_probe_separates_what_is_separable_and_leaves_what_diverges(rng):
     # A large common mean: too small a rate does not get away from it.
     train, labels = clusters(rng, 120, spread=0.2)
