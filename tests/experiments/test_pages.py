@@ -10,7 +10,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = ["docs/dynamics.md", "docs/training.md", "experiments/README.md"]
+PAGES = ["docs/dynamics.md", "docs/training.md", "docs/watching.md", "experiments/README.md"]
 LARGEST = 100_000  # bytes of a figure: a clone should stay small
 
 
