@@ -43,11 +43,10 @@ def main(options: ExtractOptions) -> int:
         commandline.complain(error)
         return commandline.BAD_USAGE
     options.out.mkdir(parents=True, exist_ok=True)
-    for stage, parts in found.items():
-        for name, rows in zip(("train", "test"), parts, strict=True):
+    for name, part in zip(("train", "test"), found, strict=True):
+        for stage, rows in part.features.items():
             np.save(options.out / f"{name}_{stage}.npy", rows)
             print(f"{options.out / f'{name}_{stage}.npy'}: {rows.shape[0]} x {rows.shape[1]}")
-    for name, part in (("train", saved.dataset.train), ("test", saved.dataset.test)):
         np.save(options.out / f"{name}_labels.npy", part.labels)
     np.savez(options.out / "backbone.npz", **_flat(saved.state.train.params.encoder, saved.state.train.stats))
     print(f"{options.out / 'backbone.npz'}: weights and running statistics by path")

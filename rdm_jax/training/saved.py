@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ from rdm_jax.training.dataset import Dataset, Split
 from rdm_jax.training.evaluation import embed
 from rdm_jax.training.learner import Learner, Learning, init_learning
 from rdm_jax.training.run import CHECKPOINTS, Plan
-from rdm_jax.training.stream import Stream
+from rdm_jax.training.stream import Stream, stream_batches
 from rdm_jax.types import Array
 
 CONFIG = "config.json"
+BLOCK = 512  # images that are embedded at a time
 
 
 class Saved(NamedTuple):
@@ -63,27 +65,34 @@ def open_run(folder: Path, *, step: int | None = None, data_dir: Path | None = N
     return Saved(options, dataset, learner, plan, state, int(state.train.step))
 
 
+class Embedded(NamedTuple):
+    """Features (n, d) of a part of a data set, by stage, and its labels (n,)."""
+
+    features: dict[str, np.ndarray]
+    labels: np.ndarray
+
+
 def features_of(
     learner: Learner, plan: Plan, dataset: Dataset, state: Learning, stages: list[str] | None
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+) -> tuple[Embedded, Embedded]:
     """Features of all images as they are, with running statistics.
 
     Args:
         learner: of the run.
         plan: of the run.
-        dataset: in memory.
+        dataset: in memory or streamed.
         state: of the run.
         stages: names, such as ``["backbone"]``; None: all.
 
     Returns:
-        By stage, of the training and the test images, (n, d) each.
+        Of the training and of the test images.
 
     Raises:
-        ValueError: a data set that is streamed from disk; an unknown stage.
+        ValueError: an unknown stage; a file that can't be read, by name.
     """
     view = evaluation_view("none", size=plan.size, mean=dataset.mean, std=dataset.std)
-    found = [_embedded(learner, dataset, part, state, view, 0, stages) for part in (dataset.train, dataset.test)]
-    return {name: (found[0][name], found[1][name]) for name in found[0]}
+    train, test = (_embedded(learner, plan, part, state, view, 0, stages) for part in (dataset.train, dataset.test))
+    return train, test
 
 
 def random_views(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, count: int) -> list[np.ndarray]:
@@ -92,7 +101,7 @@ def random_views(learner: Learner, plan: Plan, dataset: Dataset, state: Learning
     Args:
         learner: of the run.
         plan: of the run.
-        dataset: in memory.
+        dataset: in memory or streamed.
         state: of the run.
         count: views of each image.
 
@@ -100,28 +109,43 @@ def random_views(learner: Learner, plan: Plan, dataset: Dataset, state: Learning
         So many arrays (n, d).
 
     Raises:
-        ValueError: a data set that is streamed from disk.
+        ValueError: a file that can't be read, by name.
     """
     view = evaluation_view("crop_flip", size=plan.size, mean=dataset.mean, std=dataset.std)
-    drawn = (_embedded(learner, dataset, dataset.train, state, view, 1 + i, ["backbone"]) for i in range(count))
-    return [found["backbone"] for found in drawn]
+    drawn = (_embedded(learner, plan, dataset.train, state, view, 1 + i, ["backbone"]) for i in range(count))
+    return [found.features["backbone"] for found in drawn]
 
 
 def _embedded(
     learner: Learner,
-    dataset: Dataset,
+    plan: Plan,
     part: Split | Stream,
     state: Learning,
     view: ViewConfig,
     number: int,
     stages: list[str] | None,
-) -> dict[str, np.ndarray]:
-    if not isinstance(part, Split):
-        raise ValueError(f"{dataset.name} is streamed from disk, and only sets in memory can be embedded so far")
-    params, stats = state.train.params.encoder, state.train.stats
-    # Other numbers draw other views, and one compiled function serves for all.
-    first = number * len(part.images)
-    return embed(learner.encoder, params, stats, part.images, transform=_viewed(view), stages=stages, first=first)
+) -> Embedded:
+    """Other numbers draw other views of the same images, and one compiled function serves for all."""
+    run = partial(
+        embed,
+        learner.encoder,
+        state.train.params.encoder,
+        state.train.stats,
+        transform=_viewed(view),
+        batch=BLOCK,
+        stages=stages,
+    )
+    if isinstance(part, Split):
+        return Embedded(run(images=part.images, first=number * part.samples), np.asarray(part.labels))
+    # Every process reads all images; what fills up the last block is cut off again.
+    order = np.minimum(np.arange(-(-part.samples // BLOCK) * BLOCK), part.samples - 1).reshape(-1, BLOCK)
+    blocks: list[dict[str, np.ndarray]] = []
+    labels: list[np.ndarray] = []
+    for batch in stream_batches(part, order, size=plan.size, process=0, processes=1):
+        blocks.append(run(images=batch.images, first=number * part.samples + int(batch.numbers[0])))
+        labels.append(batch.labels)
+    whole = {name: np.concatenate([block[name] for block in blocks])[: part.samples] for name in blocks[0]}
+    return Embedded(whole, np.concatenate(labels)[: part.samples])
 
 
 # Once for each view: what is compiled with it is kept by the function.

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 from rdm_jax.training.dataset import Dataset
 from rdm_jax.training.evaluation import knn_accuracy, linear_probe
 from rdm_jax.training.learner import Learner, Learning
@@ -40,16 +38,16 @@ def score(learner: Learner, plan: Plan, dataset: Dataset, state: Learning, *, li
         The accuracies.
 
     Raises:
-        ValueError: a data set that is streamed from disk.
+        ValueError: a file that can't be read, by name.
 
     Source: Wu et al. 2018 (kNN); da Costa et al. 2022 (linear probe).
     """
-    known, asked = features_of(learner, plan, dataset, state, ["backbone"])["backbone"]
-    rows = (known, np.asarray(dataset.train.labels), asked, np.asarray(dataset.test.labels))
-    several = min(200, len(known))
+    train, test = features_of(learner, plan, dataset, state, ["backbone"])
+    rows = (train.features["backbone"], train.labels, test.features["backbone"], test.labels)
+    several = min(200, len(train.labels))
     views = random_views(learner, plan, dataset, state, crops) if linear else []
     return Scores(
-        knn_accuracy(*rows, k=min(20, len(known))),
+        knn_accuracy(*rows, k=min(20, len(train.labels))),
         knn_accuracy(*rows, k=several, temperature=0.1),
         linear_probe(*rows, views=views).accuracy if linear else None,
     )

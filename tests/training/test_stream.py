@@ -1,5 +1,6 @@
 """Images read from disk while training goes on: which, in which order, by which process, and how they are cut."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -8,10 +9,11 @@ import tensorflow_datasets as tfds
 from numpy.testing import assert_array_equal
 from PIL import Image
 
+from rdm_jax.training import init_learning, saved
 from rdm_jax.training.data import load
-from rdm_jax.training.dataset import batch_order
+from rdm_jax.training.dataset import Split, batch_order
 from rdm_jax.training.stream import Stream, stream_batches
-from tests.training import tiny
+from tests.training import tiny, tiny_run
 
 TRAIN = 12
 
@@ -143,3 +145,20 @@ def test_every_sample_is_left_out_alike():
 def test_senseless_orders(options, message):
     with pytest.raises(ValueError, match=message):
         batch_order(10, **{"batch": 4, "seed": 0, "epoch": 0, **options})
+
+
+def test_a_streamed_set_is_evaluated_as_one_in_memory(stream, prepared, monkeypatch):
+    monkeypatch.setattr(saved, "BLOCK", 8)  # which the twelve images do not fill
+    data = dataclasses.replace(load("tiny", prepared), train=stream, test=stream)
+    own, plan = tiny_run.learner(), tiny_run.PLAN._replace(size=4)
+    state = init_learning(own, (4, 4, 3))
+    (batch,) = stream_batches(stream, np.arange(TRAIN)[None], size=4)
+    held = dataclasses.replace(data, train=Split(batch.images, batch.labels), test=stream)
+    found = saved.features_of(own, plan, data, state, ["backbone"])[0]
+    expected = saved.features_of(own, plan, held, state, ["backbone"])[0]
+    np.testing.assert_allclose(found.features["backbone"], expected.features["backbone"], rtol=1e-5, atol=1e-6)
+    assert_array_equal(found.labels, batch.labels)
+    views = [saved.random_views(own, plan, part, state, 2) for part in (data, held)]
+    for ours, theirs in zip(*views, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert np.abs(views[0][0] - views[0][1]).max() > 1e-3
