@@ -3,11 +3,21 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from runs.reading import Design, Lines, Run, column, settled
+from runs.reading import WARM_UP, Design, Lines, Run, column, settled
 
 from rdm_jax import agreement
-from rdm_jax.training import Rates, entropy_speed, judge_rates, judge_signs, ladder, relative_rates
+from rdm_jax.training import (
+    Rates,
+    ema_schedule,
+    entropy_speed,
+    judge_rates,
+    judge_signs,
+    ladder,
+    recipe,
+    relative_rates,
+)
 from rdm_jax.training.judging import RESOLVED, SHUFFLES
 
 
@@ -25,14 +35,16 @@ def scores(design: Design, seed: int) -> dict[str, Score]:
     found = ranks(design, seed) | filters(design, seed)
     rate = rates(design)
     if len(rate.mask):
-        found |= {name: Score(**score) for name, score in judge_rates(rate, seed).items()}
+        found |= {name: Score(**score) for name, score in judge_rates(rate, seed).items()} | band(rate, seed)
     for name, gathered in (("sign, next steps", pairs), ("sign, next probe", intervals)):
         judged = judge_signs(*gathered(design), seed)
         by_seed = [judge_signs(*gathered(design._replace(runs=[run])), seed)["hits"] for run in design.runs]
         found[name] = Score(judged["hits"], judged["chance"], deviation(by_seed))
         found[f"{name}: frequent"] = Score(judged["frequent"])
         found[f"{name}: explained"] = Score(judged["explained"])
-    return {name: score for name, score in found.items() if np.isfinite(score.measured)} | accuracies(design)
+    return (
+        {name: score for name, score in found.items() if np.isfinite(score.measured)} | lag(design) | accuracies(design)
+    )
 
 
 def ranks(design: Design, seed: int) -> dict[str, Score]:
@@ -153,6 +165,50 @@ def intervals(design: Design) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         parts.append((column(lines[:-1], "features", "eigenvalues"), column(lines[:-1], "rates"), speed))
     spectrum, rate, speed = (np.concatenate(part) for part in zip(*parts, strict=True))
     return spectrum, rate, speed
+
+
+def band(rate: Rates, seed: int) -> dict[str, Score]:
+    """How often a mode that is predicted to grow faster than the whole spectrum does (T9's band, for any filter)."""
+
+    def hits(predicted: np.ndarray, measured: np.ndarray, mask: np.ndarray) -> float:
+        return agreement.sign_hits(predicted[mask], measured[mask])
+
+    ends = rate.predicted, rate.measured, rate.mask
+    chance = agreement.chance(hits, *ends, seed=seed, shuffles=SHUFFLES)
+    by_seed = [hits(*(values[rate.seed == one] for values in ends)) for one in np.unique(rate.seed)]
+    return {"growing modes": Score(hits(*ends), chance, deviation(by_seed))}
+
+
+def lag(design: Design) -> dict[str, Score]:
+    """The rank of the moving average's features: the online one's at the average's mean age (S8), or as it is now."""
+    weights = recipe(design.runs[0].config["method"]).ema
+    if weights is None:
+        return {}
+    measured, aged, now = [], [], []
+    for run in design.runs:
+        steps, ranks = column(run.probes, "step"), column(run.probes, "features", "rank")
+        ages = mean_ages(*weights, int(steps[-1]))
+        counted = steps >= WARM_UP * steps[-1]
+        measured.append(column(run.probes, "target_features", "rank")[counted])
+        aged.append(np.exp(np.interp(steps - ages[steps.astype(int)], steps, np.log(ranks)))[counted])
+        now.append(ranks[counted])
+    errors = {"lag": aged, "lag: without it": now}
+    return {
+        name: Score(
+            agreement.relative_error(np.concatenate(guess), np.concatenate(measured)),
+            spread=deviation([agreement.relative_error(*both) for both in zip(guess, measured, strict=True)]),
+        )
+        for name, guess in errors.items()
+    }
+
+
+def mean_ages(first: float, last: float, total: int) -> np.ndarray:
+    """How many steps old the weights of a moving average are on the average, after each step up to the last."""
+    keep = np.asarray(ema_schedule(first, last, total)(jnp.arange(total)), float)
+    ages = np.zeros(total + 1)
+    for step in range(total):
+        ages[step + 1] = keep[step] * (ages[step] + 1)
+    return ages
 
 
 def flow_hits(design: Design) -> float:

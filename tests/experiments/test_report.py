@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import report
@@ -93,6 +94,29 @@ def test_a_wrong_prediction_is_called_wrong(tmp_path):
     assert found["rank difference: sign"].measured < 0.5 and found["filter"].measured == pytest.approx(-1)
     assert found["kNN"].spread is None
     assert "its size is not predicted" in " ".join(wording.said(design, found, scoring.climbed(design)))
+
+
+def test_the_mean_age_of_a_moving_average_is_that_of_its_weights():
+    keep = np.asarray(scoring.ema_schedule(0.8, 1.0, 6)(jnp.arange(6)), float)
+    shares = np.array([1.0])  # of the initial weights, then of those after each step
+    for rate in keep:
+        shares = np.append(rate * shares, 1 - rate)
+    expected = np.sum(shares * (6 - np.arange(7)))
+    assert scoring.mean_ages(0.8, 1.0, 6)[-1] == pytest.approx(expected)
+
+
+def test_a_lagging_target_is_predicted_from_the_rank_that_it_had(tmp_path):
+    folder = write_run(tmp_path / "run", method="byol")
+    ages = scoring.mean_ages(0.99, 1.0, STEPS)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "probe":
+            line["features"]["rank"] = float(np.exp(line["step"] / STEPS))
+            line["target_features"]["rank"] = float(np.exp((line["step"] - ages[line["step"]]) / STEPS))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (design,) = reading.read([folder])
+    found = scoring.lag(design)
+    assert found["lag"].measured < 0.01 < found["lag: without it"].measured
 
 
 def test_designs_are_told_apart_by_what_differs(tmp_path):
