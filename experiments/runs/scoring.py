@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from runs.reading import WARM_UP, Design, Lines, Run, column, settled
@@ -204,7 +205,7 @@ def lag(design: Design) -> dict[str, Score]:
 
 def mean_ages(first: float, last: float, total: int) -> np.ndarray:
     """How many steps old the weights of a moving average are on the average, after each step up to the last."""
-    keep = np.asarray(ema_schedule(first, last, total)(jnp.arange(total)), float)
+    keep = np.asarray(jax.vmap(ema_schedule(first, last, total))(jnp.arange(total)), float)
     ages = np.zeros(total + 1)
     for step in range(total):
         ages[step + 1] = keep[step] * (ages[step] + 1)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_a_wrong_prediction_is_called_wrong(tmp_path):
 
 
 def test_the_mean_age_of_a_moving_average_is_that_of_its_weights():
-    keep = np.asarray(scoring.ema_schedule(0.8, 1.0, 6)(jnp.arange(6)), float)
+    keep = np.asarray(jax.vmap(scoring.ema_schedule(0.8, 1.0, 6))(jnp.arange(6)), float)
     shares = np.array([1.0])  # of the initial weights, then of those after each step
     for rate in keep:
         shares = np.append(rate * shares, 1 - rate)
