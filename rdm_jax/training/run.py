@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rdm_jax.training import checkpoint
@@ -151,16 +152,17 @@ def _go_on(
                     entry = {name: float(np.mean(value)) for name, value in measures._asdict().items()}
                     entry |= {"epoch": step / learner.steps_per_epoch, "images_per_second": speed}
                     show.step(step, total, metrics.add("train", step, entry))
-                    if arrived and step < stop and watch.resumable(step):
-                        _stop(arrived[0], folder, step, state, meta)
+                    number = _agreed(arrived)
+                    if number and step < stop and watch.resumable(step):
+                        _stop(number, folder, step, state, meta)
                 spent += time.perf_counter() - begun
                 watch.look(step, state)
             for text in alarms(learner, entry):
                 show.note(metrics.add("alarm", step, {"text": text})["text"])
             if _due(epoch + 1, plan.save_every, plan.epochs):
                 checkpoint.save(folder / CHECKPOINTS, step, state, meta=meta)
-            if arrived:
-                _stop(arrived[0], folder, step, state, meta)
+            if number:
+                _stop(number, folder, step, state, meta)
     return state
 
 
@@ -227,6 +229,12 @@ def _watch(
         plan.rates,
         NamedSharding(mesh, PartitionSpec()),
     )
+
+
+def _agreed(arrived: list[int]) -> int:
+    """The signal that stops the run, 0 for none: one that reached any process stops them all."""
+    own = arrived[0] if arrived else 0
+    return own if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.array(own))))
 
 
 def _stop(number: int, folder: Path, step: int, state: Learning, meta: Mapping[str, Any]) -> NoReturn:

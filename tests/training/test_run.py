@@ -104,9 +104,11 @@ def started(*words, devices=1, **environment):
 
 
 def ended(*processes):
+    heard = []
     for process in processes:
-        _, said = process.communicate(timeout=240)
-        assert process.returncode == 0, said
+        heard.append(process.communicate(timeout=240)[1])
+        assert process.returncode == 0, heard[-1]
+    return heard
 
 
 def agrees(whole, folder):
@@ -131,11 +133,13 @@ def test_eight_devices_train_as_one_and_one_reads_their_checkpoint(whole, tmp_pa
     assert len(jax.tree.leaves(state)[0].devices()) == 1
 
 
-def test_two_processes_train_as_one(whole, tmp_path):
+def test_two_processes_train_as_one_and_stop_together(whole, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    ended(*(started("shared", tmp_path, port, process, devices=2) for process in (0, 1)))
+    said = ended(*(started("shared", tmp_path, port, process, devices=2) for process in (0, 1)))
+    # The signal reached one of them alone.
+    assert all("stopped by SIGTERM after step 5" in text for text in said)
     agrees(whole, tmp_path)
 
 

@@ -11,6 +11,7 @@ import optax
 from rdm_jax.methods import get
 from rdm_jax.training import (
     Dataset,
+    Interrupted,
     Learner,
     Plan,
     Split,
@@ -38,15 +39,15 @@ def learner(method="rdm_byol", rate=0.05, **options):
 
 
 class Silent:
-    """Hears what a run tells, and dies at the step that it is told to."""
+    """Hears what a run tells, and dies, or gets a signal, at the step that it is told to."""
 
-    def __init__(self, dies=None):
-        self.notes, self.steps, self.dies = [], [], dies
+    def __init__(self, dies=None, number=signal.SIGKILL):
+        self.notes, self.steps, self.dies, self.number = [], [], dies, number
 
     def step(self, done, total, entry):
         self.steps.append(done)
         if entry["kind"] == "train" and done == self.dies:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
     def note(self, text):
         self.notes.append(text)
@@ -75,10 +76,14 @@ def dying(folder, moment):
 
 
 def shared(folder, port, process):
-    """Run as one of two processes on this machine, and leave what process 0 has in the end."""
+    """Run as one of two processes on this machine, stopped and resumed, and leave what process 0 has in the end."""
     import jax
 
     jax.distributed.initialize(f"localhost:{port}", 2, int(process))
+    try:
+        run(folder, Silent(5 if process == "1" else None, signal.SIGTERM))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
     state = run(folder)
     if process == "0":
         np.savez(pathlib.Path(folder) / "end.npz", *[np.asarray(leaf) for leaf in jax.tree.leaves(state)])
