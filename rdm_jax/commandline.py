@@ -97,7 +97,7 @@ def read(presets: Mapping[str, _Chosen], prog: str, arguments: Sequence[str] | N
 
 
 def prepare(out: Path | None, name: str) -> Path:
-    """The folder for the results, made and empty, with ``figures`` inside.
+    """The folder for the results, made and empty.
 
     Args:
         out: where the user wants it; None: ``results/name``, or ``results/name-2`` and so on if that exists.
@@ -111,8 +111,8 @@ def prepare(out: Path | None, name: str) -> Path:
 
     >>> import tempfile
     >>> folder = prepare(Path(tempfile.mkdtemp()) / "new", "try")
-    >>> [path.name for path in folder.iterdir()]
-    ['figures']
+    >>> folder.name, list(folder.iterdir())
+    ('new', [])
     """
     folder = _first_free(Path("results"), name) if out is None else out
     if folder.exists() and not folder.is_dir():
@@ -120,7 +120,7 @@ def prepare(out: Path | None, name: str) -> Path:
     if folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} exists and is not empty: name a new folder with --out, or remove it")
     try:
-        (folder / "figures").mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} can't be made ({error.strerror}): name another folder with --out") from error
     return folder

@@ -135,6 +135,7 @@ def main(experiment: Experiment, presets: Mapping[str, Options], arguments: Sequ
         made = experiment.parts(options) if callable(experiment.parts) else experiment.parts
         parts = _chosen(made, getattr(options, "only", ()))
         folder = commandline.prepare(options.out, experiment.name)
+        (folder / "figures").mkdir()
     except (commandline.UsageError, ValueError) as error:
         commandline.complain(error)
         return commandline.BAD_USAGE

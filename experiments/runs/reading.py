@@ -9,6 +9,7 @@ import numpy as np
 
 from rdm_jax.training import read_metrics
 from rdm_jax.training.command import RESULTS
+from rdm_jax.training.places import place
 from rdm_jax.training.saved import CONFIG
 
 WARM_UP = 0.1  # of the training: earlier probes are shown, but no score counts them
@@ -75,13 +76,14 @@ def read(folders: Sequence[Path]) -> list[Design]:
 
 def read_run(folder: Path) -> Run:
     """One run."""
-    if not (folder / CONFIG).is_file():
+    root = place(folder)
+    if not (root / CONFIG).exists():
         raise ValueError(f"{folder} holds no run: {CONFIG} is missing")
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        done = folder / RESULTS
-        results = json.loads(done.read_text()) if done.is_file() else None
-        lines = {kind: read_metrics(folder, kind) for kind in ("probe", "growth", "train")}
+        config = json.loads((root / CONFIG).read_text())
+        done = root / RESULTS
+        results = json.loads(done.read_text()) if done.exists() else None
+        lines = {kind: read_metrics(root, kind) for kind in ("probe", "growth", "train")}
     except json.JSONDecodeError as error:
         raise ValueError(f"{folder} is damaged: a file is no JSON ({error})") from error
     if len(lines["probe"]) < 2:

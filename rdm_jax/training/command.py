@@ -18,10 +18,11 @@ from rdm_jax.training import config
 from rdm_jax.training.config import TrainOptions
 from rdm_jax.training.dataset import Dataset
 from rdm_jax.training.learner import Learner, Learning, device_mesh, init_learning
+from rdm_jax.training.places import in_store, place, write
 from rdm_jax.training.run import Diverged, Interrupted, Plan, train_run
 from rdm_jax.training.saved import CONFIG
 from rdm_jax.training.scores import Scores, score
-from rdm_jax.training.watch import METRICS, read_metrics
+from rdm_jax.training.watch import read_metrics
 
 RESULTS = "results.json"
 _PACKAGES = ("rdm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -108,7 +109,7 @@ def _folder(options: TrainOptions, dataset: Dataset) -> Path:
     chosen = config.plain(options) | {"dataset": dataset.name}
     if options.resume:
         assert options.out is not None
-        path = options.out / CONFIG
+        path = place(options.out) / CONFIG
         if not path.exists():
             raise commandline.UsageError(f"{options.out} holds no run ({CONFIG} is missing): leave out --resume")
         before = json.loads(path.read_text())
@@ -121,9 +122,18 @@ def _folder(options: TrainOptions, dataset: Dataset) -> Path:
         if options.out is None:
             raise commandline.UsageError("with several processes --out must name the folder")
         return options.out
-    folder = commandline.prepare(options.out, f"resnet_cifar-{options.method}")
-    reporting.write(folder / CONFIG, reporting.dumps(chosen))
+    folder = _new(options)
+    write(place(folder) / CONFIG, reporting.dumps(chosen))
     return folder
+
+
+def _new(options: TrainOptions) -> Path:
+    """An empty folder; in a store there are none to be made."""
+    if options.out is None or not in_store(place(options.out)):
+        return commandline.prepare(options.out, f"resnet_cifar-{options.method}")
+    if (place(options.out) / CONFIG).exists():
+        raise commandline.UsageError(f"{place(options.out)} holds a run: name a new folder with --out, or --resume it")
+    return options.out
 
 
 def _scored(
@@ -142,10 +152,11 @@ def _close(options: TrainOptions, folder: Path, scores: Mapping[str, Any], conso
     """Write the results and say where they are."""
     if jax.process_index() > 0:
         return
-    probes = read_metrics(folder / METRICS, "probe")
+    root = place(folder)
+    probes = read_metrics(root, "probe")
     last = probes[-1]
     results = {
-        "config": json.loads((folder / CONFIG).read_text()),
+        "config": json.loads((root / CONFIG).read_text()),
         "run": reporting.provenance(_PACKAGES),
         "scores": reporting.plain(scores),
         "end": {
@@ -155,9 +166,9 @@ def _close(options: TrainOptions, folder: Path, scores: Mapping[str, Any], conso
             "rank_difference": last["rank_difference"],
             "predicted_rank_difference": last["predicted"]["rank_difference"],
         },
-        "alarms": [entry["text"] for entry in read_metrics(folder / METRICS, "alarm")],
+        "alarms": [entry["text"] for entry in read_metrics(root, "alarm")],
     }
-    reporting.write(folder / RESULTS, reporting.dumps(results))
+    write(root / RESULTS, reporting.dumps(results))
     end, trained = results["end"], scores["trained"]
     console.print(
         f"kNN {trained.knn:.1%} (untrained {scores['untrained'].knn:.1%})"
@@ -167,7 +178,7 @@ def _close(options: TrainOptions, folder: Path, scores: Mapping[str, Any], conso
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"Results: {folder / RESULTS}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Results: {root / RESULTS}", markup=False, highlight=False, soft_wrap=True)
 
 
 class _Display:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -24,6 +25,7 @@ from rdm_jax.training.augment import augment_views
 from rdm_jax.training.board import open_board
 from rdm_jax.training.dataset import Dataset, Split, batch_order
 from rdm_jax.training.learner import Learner, Learning, Measures, init_learning, make_update
+from rdm_jax.training.places import in_store, place
 from rdm_jax.training.stream import Stream, stream_batches
 from rdm_jax.training.watch import GAP, METRICS, Instants, Metrics, Show, Watch
 from rdm_jax.types import Array, ArrayLike
@@ -72,7 +74,7 @@ def train_run(
         learner: what is trained.
         dataset: on what.
         plan: how long.
-        folder: for ``metrics.jsonl`` and ``checkpoints``; it exists.
+        folder: for ``metrics.jsonl`` and ``checkpoints``; it exists, or is in a store (gs://bucket/run).
         mesh: of the devices.
         meta: goes into every checkpoint, such as the configuration.
         show: is told what happens.
@@ -99,17 +101,18 @@ def train_run(
     >>> int(state.train.step), [line["step"] for line in read_metrics(folder, "probe")]
     (2, [0, 2])
     """
-    last = checkpoint.latest(folder / CHECKPOINTS)
-    state = _begun(learner, plan, folder, last, NamedSharding(mesh, PartitionSpec()))
-    board = open_board(folder / BOARD, last) if jax.process_index() == 0 else None
-    with contextlib.closing(Metrics(folder / METRICS, board)) as metrics:
+    root = place(folder)
+    last = checkpoint.latest(root / CHECKPOINTS)
+    state = _begun(learner, plan, root, last, NamedSharding(mesh, PartitionSpec()))
+    board = open_board(folder / BOARD, last) if jax.process_index() == 0 and not in_store(root) else None
+    with contextlib.closing(Metrics(root / METRICS, board)) as metrics:
         metrics.cut(-1 if last is None else last)
         if last is not None:
             show.note(f"resumed after step {last} of {plan.epochs * learner.steps_per_epoch}")
-        return _go_on(learner, dataset, plan, folder, state, last is not None, metrics, mesh=mesh, meta=meta, show=show)
+        return _go_on(learner, dataset, plan, root, state, last is not None, metrics, mesh=mesh, meta=meta, show=show)
 
 
-def _begun(learner: Learner, plan: Plan, folder: Path, last: int | None, sharding: NamedSharding) -> Learning:
+def _begun(learner: Learner, plan: Plan, folder: epath.Path, last: int | None, sharding: NamedSharding) -> Learning:
     """The state before the first step, or that of the last checkpoint."""
     make = lambda: init_learning(learner, (plan.size, plan.size, 3))  # noqa: E731
     if last is None:
@@ -124,7 +127,7 @@ def _go_on(
     learner: Learner,
     dataset: Dataset,
     plan: Plan,
-    folder: Path,
+    folder: epath.Path,
     state: Learning,
     resumed: bool,
     metrics: Metrics,
@@ -237,7 +240,7 @@ def _agreed(arrived: list[int]) -> int:
     return own if jax.process_count() == 1 else int(np.max(multihost_utils.process_allgather(np.array(own))))
 
 
-def _stop(number: int, folder: Path, step: int, state: Learning, meta: Mapping[str, Any]) -> NoReturn:
+def _stop(number: int, folder: epath.Path, step: int, state: Learning, meta: Mapping[str, Any]) -> NoReturn:
     if checkpoint.latest(folder / CHECKPOINTS) != step:
         checkpoint.save(folder / CHECKPOINTS, step, state, meta=meta)
     raise Interrupted(number, step)
@@ -314,7 +317,7 @@ def _due(done: int, every: int, last: int) -> bool:
     return done == last or (every > 0 and done % every == 0)
 
 
-def _diverged(before: int, losses: np.ndarray, folder: Path) -> str:
+def _diverged(before: int, losses: np.ndarray, folder: epath.Path) -> str:
     step = before + int(np.argmax(~np.isfinite(losses))) + 1
     last = checkpoint.latest(folder / CHECKPOINTS)
     kept = "no checkpoint was made before" if last is None else f"the checkpoint of step {last} is whole"

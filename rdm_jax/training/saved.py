@@ -16,6 +16,7 @@ from rdm_jax.training.config import TrainOptions, build, read_data
 from rdm_jax.training.dataset import Dataset, Split
 from rdm_jax.training.evaluation import embed
 from rdm_jax.training.learner import Learner, Learning, init_learning
+from rdm_jax.training.places import place
 from rdm_jax.training.run import CHECKPOINTS, Plan
 from rdm_jax.training.stream import Stream, stream_batches
 from rdm_jax.types import Array
@@ -54,14 +55,15 @@ def open_run(folder: Path, *, step: int | None = None, data_dir: Path | None = N
         ...
     ValueError: no such run holds no run: config.json is missing
     """
-    path = folder / CONFIG
+    root = place(folder)
+    path = root / CONFIG
     if not path.exists():
         raise ValueError(f"{folder} holds no run: {CONFIG} is missing")
     options = _options(json.loads(path.read_text()), data_dir)
     dataset = read_data(options)
     learner, plan = build(options, dataset)
     shapes = jax.eval_shape(lambda: init_learning(learner, (plan.size, plan.size, 3)))
-    state, _ = checkpoint.restore(folder / CHECKPOINTS, shapes, step=step)
+    state, _ = checkpoint.restore(root / CHECKPOINTS, shapes, step=step)
     return Saved(options, dataset, learner, plan, state, int(state.train.step))
 
 

@@ -5,14 +5,15 @@ be found again; growth is never read from one instant of probing to the next.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import NamedSharding
 
 from rdm_jax.methods import Context
@@ -21,6 +22,7 @@ from rdm_jax.training.board import Board, scalars
 from rdm_jax.training.diagnosis import diagnose
 from rdm_jax.training.learner import Learner, Learning
 from rdm_jax.training.monitor import mode_rates, probe_state, velocities
+from rdm_jax.training.places import in_store, place, write
 from rdm_jax.training.probe import Record, follow
 from rdm_jax.types import Array, Gains
 
@@ -69,36 +71,49 @@ class _Opened(NamedTuple):
 class Metrics:
     """The lines of ``metrics.jsonl``, each a JSON object with ``kind`` and ``step``; written by process 0 alone.
 
-    Their single numbers go to ``board`` as well, if there is one.
+    Their single numbers go to ``board`` as well, if there is one. In a store, where nothing can be appended, the file
+    is written anew by ``flush``; those of training alone wait for it.
     """
 
-    path: Path
+    path: epath.Path
     board: Board | None = None
+    lines: list[str] = field(default_factory=list, init=False)
 
     def cut(self, step: int) -> None:
         """Drop what came after a step: a resumed run writes it again."""
         if jax.process_index() == 0:
             kept = [entry for entry in read_metrics(self.path) if entry["step"] <= step]
-            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            self.lines = [json.dumps(entry) + "\n" for entry in kept]
+            self.flush()
 
     def add(self, kind: str, step: int, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Append a line and return it."""
         line = {"kind": kind, "step": step, **plain(entry)}
         if jax.process_index() == 0:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            self.lines.append(json.dumps(line) + "\n")
+            if not in_store(self.path):
+                with self.path.open("a") as file:
+                    file.write(self.lines[-1])
+            elif kind != "train":
+                self.flush()
             if self.board is not None:
                 for tag, value in scalars(line).items():
                     self.board.add_scalar(tag, value, step)
         return line
 
+    def flush(self) -> None:
+        """Write the file anew."""
+        write(self.path, "".join(self.lines))
+
     def close(self) -> None:
-        """Let the board write what it holds."""
+        """Write what waits."""
+        if in_store(self.path) and jax.process_index() == 0:
+            self.flush()
         if self.board is not None:
             self.board.close()
 
 
-def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
+def read_metrics(path: str | os.PathLike[str], kind: str | None = None) -> list[dict[str, Any]]:
     """The lines of a run's metrics; a last line that a kill cut short is left out.
 
     Args:
@@ -108,11 +123,12 @@ def read_metrics(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     Returns:
         A dict for each.
 
-    >>> read_metrics(Path("no such folder"))
+    >>> read_metrics("no such folder")
     []
     """
-    path = path / METRICS if path.suffix != ".jsonl" else path
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    found = place(path)
+    found = found / METRICS if found.suffix != ".jsonl" else found
+    lines = found.read_text().split("\n")[:-1] if found.exists() else []
     entries = [json.loads(line) for line in lines]
     return [entry for entry in entries if kind in (None, entry["kind"])]
 

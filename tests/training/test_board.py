@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from rdm_jax.training import open_board, scalars
+from rdm_jax.training.places import place
 from rdm_jax.training.watch import Metrics, read_metrics
 
 STAGE = {"rank": 3.0, "eigenvalues": [1.0, 2.0]}
@@ -26,7 +27,7 @@ def test_single_numbers_and_ranks_are_kept():
 @pytest.mark.skipif(importlib.util.find_spec("tensorboardX") is None, reason="tensorboardX is not installed")
 def test_a_run_writes_event_files(tmp_path):
     board = open_board(tmp_path / "tensorboard")
-    metrics = Metrics(tmp_path / "metrics.jsonl", board)
+    metrics = Metrics(place(tmp_path) / "metrics.jsonl", board)
     metrics.add("train", 5, {"loss": 0.25})
     metrics.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
@@ -37,4 +38,4 @@ def test_a_run_writes_event_files(tmp_path):
 def test_without_tensorboardx_there_is_no_board(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert open_board(tmp_path) is None
-    Metrics(tmp_path / "metrics.jsonl").close()
+    Metrics(place(tmp_path) / "metrics.jsonl").close()
