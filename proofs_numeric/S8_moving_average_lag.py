@@ -8,6 +8,7 @@ import numpy as np
 from flint import arb
 
 from proofs_numeric import _common
+from proofs_numeric._flow import flow
 from rdm_jax import dynamics, spectra, theory
 from rdm_jax.claims import (
     Ablation,
@@ -220,9 +221,7 @@ def lag_errors(key, sizes):
     def error(key, beta):
         start, args = _start(key, 3, 1.0)
         args = args._replace(target_rate=beta)
-        last = jax.tree.map(
-            lambda leaf: leaf[-1], dynamics.solve(dynamics.branch_field(DESIGN), start, args, [0.0, 2.0]).record
-        )
+        last = jax.tree.map(lambda leaf: leaf[-1], flow(dynamics.branch_field(DESIGN), start, args, [0.0, 2.0], 400))
         own, lagging, rate = _ranks(last, args)
         return (lagging - own - dynamics.lag_rank_difference(rate, beta)) ** 2
 
@@ -247,14 +246,8 @@ def record(seed):
     times, rates = jnp.linspace(0.0, 60.0, 121), jnp.array([0.5, 4.0])
 
     def ranks(beta):
-        return dynamics.solve(
-            dynamics.branch_field(DESIGN),
-            start,
-            args._replace(target_rate=beta),
-            times,
-            record=lambda t, state, args: jnp.stack(_ranks(state, args)),
-            rtol=1e-8,
-        ).record
+        states = flow(dynamics.branch_field(DESIGN), start, args._replace(target_rate=beta), times, 20)
+        return jax.vmap(lambda state: jnp.stack(_ranks(state, args)))(states)
 
     found = np.asarray(jax.jit(jax.vmap(ranks))(rates))
     return {"times": times.tolist(), "beta": rates.tolist(), "ranks": np.round(found, 6).tolist()}

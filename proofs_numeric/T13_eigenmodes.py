@@ -10,6 +10,7 @@ from proofs_numeric import _common, _descent
 from proofs_numeric._aligned import ALIGNED
 from proofs_numeric._conservation import CONSERVATION
 from proofs_numeric._fixed_points import FIXED_POINTS
+from proofs_numeric._flow import flow
 from rdm_jax import dynamics, spectra, theory
 from rdm_jax.claims import (
     Ablation,
@@ -202,7 +203,7 @@ def trajectories(seed):
     def run(p, s):
         args = dynamics.EigenmodeParameters(noise=0.3, weight_decay=0.02)
         field = dynamics.eigenmode_field(dynamics.LinearDesign())
-        return dynamics.solve(field, dynamics.Eigenmodes(p, s), args, times, rtol=1e-8).record
+        return flow(field, dynamics.Eigenmodes(p, s), args, times, 60)
 
     found = jax.jit(jax.vmap(run))(predictor, encoder)
     return np.asarray(times), np.asarray(found.encoder), np.asarray(found.predictor)

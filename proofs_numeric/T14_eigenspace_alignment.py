@@ -8,6 +8,7 @@ import numpy as np
 from flint import acb_mat, arb, arb_mat
 
 from proofs_numeric import _linear
+from proofs_numeric._flow import flow
 from rdm_jax import dynamics, spectra
 from rdm_jax.claims import (
     Ablation,
@@ -260,18 +261,17 @@ def record(seed):
     start = dynamics.random_branches(jax.random.fold_in(jax.random.key(14), seed), 4, 4, scale=0.3, design=design)
     shares = jnp.array([0.2, 0.5, 1.1])
 
-    def measures(t, state, args):
+    def measures(state, decay):
         lag = dynamics.commutator(state.encoder @ state.encoder.T, state.predictor)
-        bound = dynamics.alignment_bound(
-            state.predictor, state.encoder, noise=noise, weight_decay=args.weight_decay
-        ).matrix
+        bound = dynamics.alignment_bound(state.predictor, state.encoder, noise=noise, weight_decay=decay).matrix
         size = jnp.linalg.norm(bound)
         two = jnp.sum(spectra.eigenvalues(bound + size * jnp.eye(4))[-2:] - size)
         return jnp.stack([jnp.linalg.norm(lag), two])
 
     def run(decay):
         args = dynamics.LinearParameters(jnp.eye(4), noise * jnp.eye(4), weight_decay=decay)
-        return dynamics.solve(dynamics.branch_field(design), start, args, times, record=measures).record
+        states = flow(dynamics.branch_field(design), start, args, times, 10)
+        return jax.vmap(measures, (0, None))(states, decay)
 
     found = np.asarray(jax.jit(jax.vmap(run))(shares * dynamics.alignment_threshold(noise)))
     length, rate = found[..., 0], found[..., 1]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from proofs_numeric._flow import flow
 from rdm_jax import dynamics
 from rdm_jax.claims import Order
 
@@ -14,15 +15,16 @@ NUMBERS = {"predictor_rate": 0.7, "weight_decay": 0.05, "target_rate": 1.5}
 
 def _errors(field, state, args, sizes):
     """Distances of descent and flow at ``TIME``, for each learning rate."""
-    flow = dynamics.solve(field, state, args, [0.0, TIME]).record
+    wanted = flow(field, state, args, [0.0, TIME], 400)
+    steps = [round(TIME / rate) for rate in sizes]
 
-    def error(rate):
-        steps = round(TIME / rate)
-        descent = dynamics.descend(field, state, args, learning_rate=rate, steps=steps, every=steps).record
-        gaps = jax.tree.map(lambda a, b: jnp.sum((a[-1] - b[-1]) ** 2), descent, flow)
+    def error(rate, end):
+        options = {"learning_rate": rate, "steps": max(steps), "every": min(steps)}
+        descent = dynamics.descend(field, state, args, **options).record
+        gaps = jax.tree.map(lambda a, b: jnp.sum((a[end] - b[-1]) ** 2), descent, wanted)
         return jnp.sqrt(sum(jax.tree.leaves(gaps)))
 
-    return jnp.stack([error(rate) for rate in sizes])
+    return jax.vmap(error)(jnp.array(sizes), jnp.array(steps) // min(steps))
 
 
 def matrix_errors(key, sizes):

@@ -6,6 +6,7 @@ import numpy as np
 from flint import arb, ctx, fmpq
 
 from proofs_numeric import _growth
+from proofs_numeric._flow import flow
 from rdm_jax import spectra
 from rdm_jax.claims import Order, balls
 from rdm_jax.dynamics import (
@@ -18,7 +19,6 @@ from rdm_jax.dynamics import (
     mode_field,
     power_gains,
     ridge_gains,
-    solve,
 )
 
 COSINE = FeatureDesign(online=power_gains)
@@ -33,21 +33,24 @@ def _features(key):
     return (1 + size) * jnp.where(sign < 0.5, -1.0, 1.0) * jnp.array([1.0, 0.7, 0.4]).reshape(1, 1, 3)
 
 
-def _against(flow, design, kept):
+def _against(exact, design, kept):
     """Errors (8, rates) of what ``kept`` keeps after gradient descent on features up to the end, g = s."""
 
-    def one(features, rates):
-        wanted = flow(features)
-        errors = []
-        for rate in rates:
-            steps = round(END / rate)
-            walk = descend(
-                feature_field(design), ViewFeatures(features), POWER, learning_rate=rate, steps=steps, every=steps
-            )
-            errors.append(jnp.linalg.norm(kept(walk.record.first[-1]) - wanted))
-        return jnp.stack(errors)
+    def measure(key, rates):
+        steps = [round(END / rate) for rate in rates]
 
-    return lambda key, rates: jax.vmap(lambda features: one(features, rates))(_features(key))
+        def error(wanted, features, rate, end):
+            options = {"learning_rate": rate, "steps": max(steps), "every": min(steps)}
+            walk = descend(feature_field(design), ViewFeatures(features), POWER, **options)
+            return jnp.linalg.norm(kept(walk.record.first[end]) - wanted)
+
+        def errors(features):
+            of_rate = jax.vmap(error, (None, None, 0, 0))
+            return of_rate(exact(features), features, jnp.array(rates), jnp.array(steps) // min(steps))
+
+        return jax.vmap(errors)(_features(key))
+
+    return measure
 
 
 def walk(rate):
@@ -60,13 +63,11 @@ def _spectrum(features):
 
 
 def _mean_field(features):
-    times = jnp.array([0.0, END])
-    return solve(mode_field(COSINE), Modes(_spectrum(features)), POWER, times, rtol=1e-9).record.spectrum[-1]
+    return flow(mode_field(COSINE), Modes(_spectrum(features)), POWER, [0.0, END], 64).spectrum[-1]
 
 
 def _exact(features):
-    times = jnp.array([0.0, END])
-    return solve(feature_field(SAMPLE_COSINE), ViewFeatures(features), POWER, times, rtol=1e-9).record.first[-1]
+    return flow(feature_field(SAMPLE_COSINE), ViewFeatures(features), POWER, [0.0, END], 64).first[-1]
 
 
 ORDERS = (
