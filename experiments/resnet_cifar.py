@@ -19,6 +19,7 @@ SMALL = TrainOptions(
     depth=10,
     width=8,
     shrink=16,
+    learning_rate=1.0,  # two epochs are short: SGD's recipes have 0.5
     warmup_epochs=0,
     probe=512,
     probe_every=0.2,
