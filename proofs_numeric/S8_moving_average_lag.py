@@ -221,7 +221,7 @@ def lag_errors(key, sizes):
     def error(key, beta):
         start, args = _start(key, 3, 1.0)
         args = args._replace(target_rate=beta)
-        last = jax.tree.map(lambda leaf: leaf[-1], flow(dynamics.branch_field(DESIGN), start, args, [0.0, 2.0], 400))
+        last = jax.tree.map(lambda leaf: leaf[-1], flow(dynamics.branch_field(DESIGN), start, args, [0.0, 2.0], 800))
         own, lagging, rate = _ranks(last, args)
         return (lagging - own - dynamics.lag_rank_difference(rate, beta)) ** 2
 
