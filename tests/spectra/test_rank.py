@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose
 from rdm_jax.spectra import (
     alpha_req,
     effective_rank,
+    effective_rank_influence,
     eigenvalues,
     feature_effective_rank,
     lidar,
@@ -420,6 +421,71 @@ def test_feature_gradients_are_finite_where_features_are_degenerate(function):
     row = np.array([[1.0, 2.0, -1.0]])
     for features in (np.repeat(row, 4, axis=0) + np.eye(4, 3), np.eye(4, 3), np.eye(4, 3) * 1e-20):
         assert np.isfinite(gradient_of(function)(jnp.asarray(features, jnp.float32))).all()
+
+
+# Influence of rows.
+
+
+def skewed_rows(rng, n, d):
+    """Rows of a spectrum that falls off, with a mean and heavy tails, in a basis of no axis."""
+    rows = rng.standard_t(8, size=(n, d)) * 0.6 ** np.arange(d) + np.eye(d)[1]
+    return rows @ np.linalg.qr(rng.normal(size=(d, d)))[0]
+
+
+def rank_with_weights(rows, weights):
+    return perplexity(np.linalg.eigvalsh((rows.T * weights) @ rows))
+
+
+def test_influence_is_the_slope_in_a_rows_weight(rng, x64):
+    rows = skewed_rows(rng, 30, 4)
+    influence = effective_rank_influence(rows, second_moment(rows))
+    step = 1e-5 * np.eye(30)
+    slopes = [rank_with_weights(rows, 1 + h) - rank_with_weights(rows, 1 - h) for h in step]
+    # A weight of 1 + h among n rows moves the moment by h / n; central differences are off by h^2.
+    assert_allclose(influence, 30 * np.array(slopes) / 2e-5, rtol=1e-6, atol=1e-7)
+    assert_allclose(np.mean(influence), 0, atol=1e-13)
+
+
+def test_influence_of_other_rows_and_of_views(rng, x64):
+    rows, others = skewed_rows(rng, 30, 4), rng.normal(size=(2, 7, 4))
+    moment = second_moment(rows)
+    found = effective_rank_influence(others, moment)
+    step = 1e-5
+    for view, row in ((0, 2), (1, 6)):
+        added = np.outer(others[view, row], others[view, row])
+        ranks = [perplexity(np.linalg.eigvalsh(np.asarray(moment) + sign * step * added)) for sign in (1, -1)]
+        assert_allclose(found[view, row], (ranks[0] - ranks[1]) / (2 * step), rtol=1e-6)
+
+
+def test_a_null_direction_has_no_influence(rng):
+    rows = np.append(skewed_rows(rng, 30, 3), np.zeros((30, 1)), axis=1)
+    alone = effective_rank_influence(rows[:, :3], second_moment(rows[:, :3]))
+    assert_allclose(effective_rank_influence(rows, second_moment(rows)), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_standard_error_from_influence_is_that_of_the_bootstrap(rng):
+    rows = skewed_rows(rng, 400, 4)
+    error = np.sqrt(np.mean(np.square(effective_rank_influence(rows, second_moment(rows)))) / 400)
+    drawn = [rank_with_weights(rows, np.bincount(rng.integers(400, size=400), minlength=400)) for _ in range(1000)]
+    # 1000 draws give a standard deviation to 1 / sqrt(2000), 2.2%; the tails' kurtosis and the bias of order 1/n add.
+    assert_allclose(error, np.std(drawn), rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("features", "moment", "message"),
+    [
+        (np.ones((5, 3)), np.eye(2), r"moment must be \(d, d\) for features \(..., n, d\), got \(2, 2\) and \(5, 3\)"),
+        (np.ones(3), np.eye(3), r"got \(3, 3\) and \(3,\)"),
+        (np.full((5, 3), np.nan), np.eye(3), "hold NaN or inf"),
+        (np.ones((5, 3)), np.diag([1.0, np.inf, 1.0]), "hold NaN or inf"),
+        (np.zeros((5, 3)), np.zeros((3, 3)), "the moment is zero"),
+    ],
+)
+def test_influence_of_nothing_is_refused_and_nan_under_jit(features, moment, message):
+    with pytest.raises(ValueError, match=message):
+        effective_rank_influence(features, moment)
+    if np.shape(moment) == (3, 3) and np.ndim(features) == 2:
+        assert np.isnan(jax.jit(effective_rank_influence)(features, moment)).all()
 
 
 # What is undefined.

@@ -5,7 +5,7 @@ import pytest
 
 from rdm_jax.methods import Context, Method, get, identity, squared_error, stop_gradient
 from rdm_jax.spectra import branches_with_filter, features_with_spectrum, null_effective_rank
-from rdm_jax.training import LossKind, follow, loss_kind, measure, merge, probe, read
+from rdm_jax.training import LossKind, follow, loss_kind, measure, merge, probe, rank_errors, read
 
 SPECTRUM, GAINS = np.array([5.0, 2.0, 0.5]), np.array([1.5, 0.5, 0.25])
 CONTENT, NUISANCE = np.array([4.0, 1.5, 0.5]), np.array([0.5, 1.0, 0.25])
@@ -150,6 +150,47 @@ def test_a_mode_that_turned_away_is_not_kept():
     spread = jnp.array([[2.0, 2.0, -1.0], [2.0, -1.0, 2.0], [-1.0, 2.0, 2.0]]) / 3  # at most 4/9 of a mode's length
     assert not follow(probe(z, z), probe(*2 * [z @ spread])).kept.any()
     assert follow(probe(z, z), probe(*2 * [spread @ z])).kept.all()
+
+
+def test_rank_errors_are_those_of_a_bootstrap_over_samples():
+    """Branches of the same samples: the difference is surer than its parts; views of one sample are not independent."""
+    rng, n = np.random.default_rng(5), 300
+    content = rng.standard_t(8, size=(n, 4)) * [2.0, 1.2, 0.8, 0.4] + [0, 0.5, 0, 0]
+    target = np.stack([content + 0.2 * rng.normal(size=content.shape) for _ in range(2)])
+    online = target @ (np.diag([1.0, 0.9, 0.8, 0.7]) + 0.05 * rng.normal(size=(4, 4)))
+    features = target * np.array([1, 2.0, 1, 1])
+    found = rank_errors(online, target, features, measure(online, target, features=features))
+
+    def rank(views, weights):
+        return erank(np.linalg.eigvalsh(np.einsum("n,vni,vnj->ij", weights, views, views)))
+
+    draws = []
+    for _ in range(1000):
+        weights = np.bincount(rng.integers(n, size=n), minlength=n)
+        ours, theirs, own = (rank(views, weights) for views in (online, target, features))
+        draws.append((ours, theirs, own, theirs - ours))
+    # 1000 draws give a standard deviation to 2.2%, and the bias of order 1/n adds.
+    np.testing.assert_allclose(found, np.std(draws, axis=0), rtol=0.1)
+    assert found.rank_difference < 0.6 * np.hypot(found.online, found.target)
+    shared = rank_errors(online, target, target, measure(online, target, features=target))
+    np.testing.assert_allclose(shared, [found.online, found.target, found.target, found.rank_difference], rtol=1e-5)
+
+
+def test_what_is_the_same_is_measured_once_and_equals_what_is_given_twice(views, low_pass):
+    once, twice = probe(views @ low_pass, views), probe(views @ low_pass, views, features=views.copy())
+    for first, second in zip(jax.tree.leaves(once), jax.tree.leaves(twice), strict=True):
+        np.testing.assert_allclose(jnp.abs(first), jnp.abs(second), rtol=1e-4, atol=1e-6)
+    moments = measure(views, views, features=views)
+    assert moments.online is moments.target is moments.features is moments.target_features
+
+
+def test_moments_of_one_view_merge_and_stay_unknown(views):
+    rows = views[0]
+    parts = [measure(part, part, features=part) for part in (rows[:20], rows[20:])]
+    merged = merge(*parts)
+    assert np.isnan(merged.noise.moment()).all() and np.isnan(merged.pull).all()
+    assert merged.noise.total() == merged.features.total() == 64
+    np.testing.assert_allclose(merged.response, rows.T @ rows / 64, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
