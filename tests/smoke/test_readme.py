@@ -22,6 +22,7 @@ SMALL = {
     "make clean": "--dry-run",
     "make lint": "--dry-run",
     "make help": "",
+    "python -m rdm_jax probe": "--help",  # run on files in test_own_loop.py
     "python -m proofs_numeric": "--instances 1000 --starts 256 --certified 20 --workers 1 --out {out}",
 }
 
