@@ -27,7 +27,7 @@ from rdm_jax.claims.verify import Budget, verify_statement
 
 Record = dict[str, Any]
 
-# One thread a worker.
+# One thread a worker: XLA makes a pool of NPROC, whose idle threads would spin.
 _XLA_FLAGS = f"--xla_cpu_multi_thread_eigen=false {quick_flags()}"
 
 
@@ -103,6 +103,7 @@ def _work(connection: Connection, budget: Budget, seed: int, figures: Path | Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.set_threshold(200_000)  # tracing makes many objects and few cycles
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAGS}".strip()
+    os.environ["NPROC"] = "1"
     jax.config.update("jax_enable_x64", True)
     while True:
         try:
