@@ -256,19 +256,21 @@ def away_from_the_mean(c):
     return (ROWS * c.features != c.fraction * c.features.sum(axis=0, keepdims=True)).any(axis=1)
 
 
+@jax.jit
+def _until_the_floor(spectrum, noise):
+    """Times, the closed form's spectra and their effective ranks."""
+    times = (jnp.linspace(0.0, 1.0, 41) * theory.symmetric_horizon(spectrum, noise))[:-1]
+    later = jax.vmap(lambda t: theory.symmetric_spectrum(spectrum, noise, t))(times)
+    return times, later, spectra.effective_rank(later)
+
+
 def record(seed):
     """The closed form from lambda = (3, 2.5, 2, 1.5, 1) with nu = 1/2, until lambda_min = nu, and its effective rank."""
     del seed
-    spectrum, noise = jnp.array([3.0, 2.5, 2.0, 1.5, 1.0]), 0.5
-    horizon = theory.symmetric_horizon(spectrum, noise)
-    times = jnp.linspace(0.0, 1.0, 41) * horizon
-    later = jax.vmap(lambda t: theory.symmetric_spectrum(spectrum, noise, t))(times[:-1])
-    return {
-        "noise": noise,
-        "times": np.asarray(times[:-1]).tolist(),
-        "spectra": np.asarray(later).tolist(),
-        "effective_rank": np.asarray(spectra.effective_rank(later)).tolist(),
-    }
+    noise = 0.5
+    found = _until_the_floor(np.array([3.0, 2.5, 2.0, 1.5, 1.0]), noise)
+    names = ("times", "spectra", "effective_rank")
+    return {"noise": noise, **{name: np.asarray(value).tolist() for name, value in zip(names, found, strict=True)}}
 
 
 def draw(figure, record):

@@ -225,19 +225,25 @@ def record(seed):
     """theta and the band of one spectrum; outcomes for spectra between two eigenvalues; examples of either sign."""
     del seed
     noise, strength = 1.0, 1.0
-    spectrum = jnp.array([20.0, 12.0, 7.0, 4.0, 2.0, 1.3, 1.1])
-    band = theory.noise_band(spectrum, noise, strength)
-    grid, levels = jnp.geomspace(1.02, 40.0, 160), jnp.geomspace(1.02, 60.0, 120)
+    spectrum = np.array([20.0, 12.0, 7.0, 4.0, 2.0, 1.3, 1.1])
+    grid, levels = np.geomspace(1.02, 40.0, 160), np.geomspace(1.02, 60.0, 120)
     row = jax.vmap(_outcome, in_axes=(0, None, None, None))
-    outcomes = jax.jit(jax.vmap(row, in_axes=(None, 0, None, None)))(levels, levels, noise, strength)
+
+    @jax.jit
+    def measured():
+        theta, theta_modes = (_theta(points, 1.0, noise, strength) for points in (grid, spectrum))
+        outcomes = jax.vmap(row, in_axes=(None, 0, None, None))(levels, levels, noise, strength)
+        return theory.noise_band(spectrum, noise, strength), theta, theta_modes, outcomes
+
+    band, theta, theta_modes, outcomes = measured()
     return {
         "noise": noise,
         "a": strength,
         "spectrum": spectrum.tolist(),
         "band": {name: float(value) for name, value in band._asdict().items()},
         "grid": grid.tolist(),
-        "theta": _theta(grid, 1.0, noise, strength).tolist(),
-        "theta_modes": _theta(spectrum, 1.0, noise, strength).tolist(),
+        "theta": theta.tolist(),
+        "theta_modes": theta_modes.tolist(),
         "levels": levels.tolist(),
         "outcomes": np.asarray(outcomes, int).tolist(),
         "either sign": [certified_pattern(*example) for example in EXAMPLES],
