@@ -75,7 +75,8 @@ def parts(options: ReportOptions) -> Sequence[Part]:
         "All designs side by side",
         "Mean over the seeds with their standard deviation as a bar. From left: rank difference at the end, with the "
         "prediction; how often theory has the right sign of d erank/dt until the next probe; rank correlation of "
-        "predicted and measured growth rates; kNN accuracy on the backbone, with that of the untrained network.",
+        "predicted and measured growth rates, both with what one shuffling of the modes in 20 exceeds; kNN accuracy on "
+        "the backbone, with that of the untrained network.",
         partial(compare, designs),
         pictures.draw_compared,
         (7.2, 1.3 + 0.3 * len(designs)),

@@ -134,6 +134,8 @@ def gain(ax: Axes, end: Mapping[str, Any]) -> None:
     ax.loglog(end["spectrum"], positive(end["expected"]), **PREDICTED, label="predicted")
     ax.set(title="online filter", xlabel="eigenvalue of the features", ylabel="gain")
     plain_ticks(ax.yaxis)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, 0.5), max(high, 1.2))  # a flat filter is not magnified to its rounding
     ax.legend(fontsize=7)
 
 
@@ -170,6 +172,8 @@ def differences(ax: Axes, time: list[Mapping[str, Any]]) -> None:
     ax.set_yscale("symlog", linthresh=1)
     ax.set(title="rank difference", xlabel="epoch")
     plain_ticks(ax.yaxis, signed=True)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, -0.2), max(high, 0.6))
     ax.legend(fontsize=7)
 
 
@@ -269,6 +273,6 @@ def draw_compared(figure: Figure, data: Mapping[str, Any]) -> None:
             axes[3].plot(untrained, height, "|", color="grey", markersize=9)
     axes[0].axvline(0, color="grey", linewidth=0.6)
     axes[0].set_xlabel("rank difference\n(x: predicted)")
-    axes[1].set(xlabel="right sign of d erank/dt\n(|: shuffled modes, 95%)", xlim=(0, 1.04))
-    axes[2].set(xlabel="growth: rank correlation\n(|: shuffled modes, 95%)", xlim=(-0.5, 1.04))
+    axes[1].set(xlabel="d erank/dt: right sign\n(|: chance)", xlim=(0, 1.04))
+    axes[2].set(xlabel="growth: rank\ncorrelation (|: chance)", xlim=(-1.04, 1.04))
     axes[3].set_xlabel("kNN accuracy\n(|: untrained)")

@@ -33,6 +33,8 @@ def mechanism(found: dict[str, Score]) -> str:
 
 def size(design: Design, found: dict[str, Score]) -> str:
     """Whether the rank difference is the predicted one."""
+    if "rank difference: relative error" not in found and found["rank difference"].predicted is not None:
+        return "Both branches are alike, as predicted."
     if "rank difference: relative error" not in found:
         return "The method's response is not known, and so no rank difference is predicted."
     error, sign = found["rank difference: relative error"], found["rank difference: sign"]

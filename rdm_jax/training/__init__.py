@@ -35,6 +35,7 @@ from rdm_jax.training.networks import (
     module_encoder,
 )
 from rdm_jax.training.optimizers import Descent, lars, one_dimensional, sgd, warmup_cosine
+from rdm_jax.training.places import in_store, place, write_text
 from rdm_jax.training.probe import (
     Errors,
     Followed,
@@ -122,6 +123,7 @@ __all__ = [
     "evaluation_view",
     "follow",
     "forward",
+    "in_store",
     "init_learning",
     "init_online_probe",
     "init_state",
@@ -150,6 +152,7 @@ __all__ = [
     "one_dimensional",
     "online_accuracy",
     "open_board",
+    "place",
     "probe",
     "probe_state",
     "probe_views",
@@ -175,4 +178,5 @@ __all__ = [
     "update_online_probe",
     "velocities",
     "warmup_cosine",
+    "write_text",
 ]

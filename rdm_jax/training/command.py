@@ -18,7 +18,7 @@ from rdm_jax.training import config
 from rdm_jax.training.config import TrainOptions
 from rdm_jax.training.dataset import Dataset
 from rdm_jax.training.learner import Learner, Learning, device_mesh, init_learning
-from rdm_jax.training.places import in_store, place, write
+from rdm_jax.training.places import in_store, place, write_text
 from rdm_jax.training.run import Diverged, Interrupted, Plan, train_run
 from rdm_jax.training.saved import CONFIG
 from rdm_jax.training.scores import Scores, score
@@ -123,7 +123,7 @@ def _folder(options: TrainOptions, dataset: Dataset) -> Path:
             raise commandline.UsageError("with several processes --out must name the folder")
         return options.out
     folder = _new(options)
-    write(place(folder) / CONFIG, reporting.dumps(chosen))
+    write_text(place(folder) / CONFIG, reporting.dumps(chosen))
     return folder
 
 
@@ -168,7 +168,7 @@ def _close(options: TrainOptions, folder: Path, scores: Mapping[str, Any], conso
         },
         "alarms": [entry["text"] for entry in read_metrics(root, "alarm")],
     }
-    write(root / RESULTS, reporting.dumps(results))
+    write_text(root / RESULTS, reporting.dumps(results))
     end, trained = results["end"], scores["trained"]
     console.print(
         f"kNN {trained.knn:.1%} (untrained {scores['untrained'].knn:.1%})"

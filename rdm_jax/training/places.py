@@ -7,7 +7,7 @@ from etils import epath
 
 from rdm_jax import reporting
 
-__all__ = ["in_store", "place", "write"]
+__all__ = ["in_store", "place", "write_text"]
 
 _STORES = ("gs", "s3", "az")
 
@@ -46,7 +46,7 @@ def in_store(where: epath.Path) -> bool:
     return "://" in os.fspath(where)
 
 
-def write(where: epath.Path, content: str) -> None:
+def write_text(where: epath.Path, content: str) -> None:
     """Write a text file whole or not at all.
 
     Args:
@@ -58,7 +58,7 @@ def write(where: epath.Path, content: str) -> None:
 
     >>> import tempfile
     >>> file = place(tempfile.mkdtemp()) / "a.txt"
-    >>> write(file, "whole")
+    >>> write_text(file, "whole")
     >>> file.read_text()
     'whole'
     """

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding
@@ -22,9 +21,9 @@ from rdm_jax.training.board import Board, scalars
 from rdm_jax.training.diagnosis import diagnose
 from rdm_jax.training.learner import Learner, Learning
 from rdm_jax.training.monitor import mode_rates, probe_state, velocities
-from rdm_jax.training.places import in_store, place, write
-from rdm_jax.training.probe import Record, follow
-from rdm_jax.types import Array, Gains
+from rdm_jax.training.places import in_store, place, write_text
+from rdm_jax.training.probe import Record, StageRecord, follow
+from rdm_jax.types import Array, Gains, Moment
 
 __all__ = ["Instants", "Metrics", "Watch", "read_metrics"]
 
@@ -103,7 +102,7 @@ class Metrics:
 
     def flush(self) -> None:
         """Write the file anew."""
-        write(self.path, "".join(self.lines))
+        write_text(self.path, "".join(self.lines))
 
     def close(self) -> None:
         """Write what waits."""
@@ -177,11 +176,17 @@ class Watch:
             return probe_state(encoder, method, state, views, steps_per_epoch=steps)
 
         @jax.jit
+        def modes(state: Any, views: Array) -> tuple[StageRecord, Moment]:
+            record = probe_state(encoder, method, state, views, steps_per_epoch=steps)
+            return record.features, record.vectors  # what else a probe measures is not computed
+
+        @jax.jit
         def moving(state: Any, views: Array) -> dict[str, Gains]:
             found = velocities(encoder, method, state, views, Context(epoch=state.step / steps))
             return {"free": mode_rates(found.features, found.free), "flow": mode_rates(found.features, found.flow)}
 
         self._probed = lambda state: jax.tree.map(np.asarray, probed(state.train, views))
+        self._modes = lambda state: jax.tree.map(np.asarray, modes(state.train, views))
         self._moving = lambda state: jax.tree.map(np.asarray, moving(state.train, views)) if self.rates else {}
 
     def look(self, step: int, state: Learning, *, known: bool = False) -> None:
@@ -192,13 +197,10 @@ class Watch:
             state: of the run.
             known: whether the line of this step is already written, by the run that this one goes on with.
         """
-        closing = self.opened is not None and self.instants.closes(step)
-        if not (closing or self.instants.due(step)):
-            return
-        record = self._probed(state)
-        if closing:
-            self._close(step, record)
-        if self.instants.due(step):
+        record = self._probed(state) if self.instants.due(step) else None
+        if self.opened is not None and self.instants.closes(step):
+            self._close(step, *(self._modes(state) if record is None else (record.features, record.vectors)))
+        if record is not None:
             if not known:  # all but the eigenvectors
                 kept = {name: value for name, value in record._asdict().items() if name != "vectors"}
                 self._tell(step, self.metrics.add("probe", step, kept))
@@ -215,12 +217,12 @@ class Watch:
         """Whether a run that goes on from here can write all that this one would."""
         return self.opened is None or self.opened.step == step
 
-    def _close(self, step: int, after: Record) -> None:
+    def _close(self, step: int, features: StageRecord, vectors: Any) -> None:
         """Growth rates of the modes, log lambda' = 2 r: what was predicted, and what came."""
         assert self.opened is not None
         since, before, rates = self.opened
         self.opened = None
-        followed = follow(before, after)
+        followed = follow(before, before._replace(features=features, vectors=vectors))
         entry = {
             "since": since,
             "spectrum": before.features.eigenvalues,
@@ -229,6 +231,6 @@ class Watch:
             "predicted": before.rates,
             **rates,
             "entropy_rate": before.entropy_rate,
-            "measured_entropy_rate": jnp.log(after.features.rank / before.features.rank) / (step - since),
+            "measured_entropy_rate": np.log(features.rank / before.features.rank) / (step - since),
         }
         self.metrics.add("growth", step, entry)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rdm_jax.training.places import in_store, place, write
+from rdm_jax.training.places import in_store, place, write_text
 from rdm_jax.training.watch import Metrics, read_metrics
 
 
@@ -51,6 +51,6 @@ def test_a_resumed_run_keeps_what_came_before(store):
 
 
 def test_a_file_is_written_whole_or_not_at_all(store, tmp_path):
-    write(place("gs://bucket/a.txt"), "one")
-    write(place(tmp_path) / "a.txt", "two")
+    write_text(place("gs://bucket/a.txt"), "one")
+    write_text(place(tmp_path) / "a.txt", "two")
     assert store == {"gs://bucket/a.txt": "one"} and (tmp_path / "a.txt").read_text() == "two"
