@@ -13,6 +13,7 @@ __all__ = ["Diagnosis", "diagnose", "span"]
 HELD = 0.999  # share of the second moment that counts as all of it; a convention, and no result
 CONSTANT = 0.01  # share of the second moment that is variance: below it all samples have the same features
 LINE = 1.5  # effective rank below which one direction is all there is
+SAME = 1e-3  # rank difference below which the branches are alike
 FLAT = 0.05  # low-pass index within which a filter passes all modes alike
 _HEALTHY, _DIMENSIONAL, _COMPLETE = "healthy", "dimensional collapse", "complete collapse"
 
@@ -81,7 +82,7 @@ def diagnose(records: Record | Mapping[str, Any] | Sequence[Record | Mapping[str
     last, state = lines[-1], states[-1]
     since = max((i + 1 for i, before in enumerate(states) if before != state), default=0)
     low_pass, speed = last["low_pass"], last["entropy_rate"]
-    kind = "unknown" if low_pass is None else _kind(low_pass)
+    kind = "unknown" if low_pass is None else _kind(low_pass, last["rank_difference"])
     rising = None if speed is None else speed > 0
     stage = None if state == _HEALTHY else _first(last, state)
     reasons = (_said_of(last["features"], state, since, len(lines)), *_said_of_stages(last, stage, state))
@@ -137,7 +138,9 @@ def _depth(name: str) -> tuple[int, str]:
     return place, name if name != "projector" else "projector~"
 
 
-def _kind(low_pass: float) -> str:
+def _kind(low_pass: float, difference: float | None) -> str:
+    if difference is not None and abs(difference) < SAME:
+        return "all-pass"  # the order of gains that differ by rounding says nothing
     return "low-pass" if low_pass > FLAT else "high-pass" if low_pass < -FLAT else "all-pass"
 
 

@@ -65,6 +65,11 @@ def test_the_filter_is_named_as_the_target_sees_it(power, kind):
     assert found.filter == kind and f"({kind})" in str(found)
 
 
+def test_gains_that_differ_by_rounding_make_no_filter():
+    rounded = LINE * jnp.asarray([1 - 1e-6] + [1.0] * (WIDTH - 1))[None, None]
+    assert diagnose(probe(rounded, LINE)).filter == "all-pass"
+
+
 def test_advice_follows_from_the_filter_and_the_noise():
     assert "add a predictor" in str(diagnose(probe(FEW, FEW)))
     few = features(np.array([4.0, 3.0, 2.0, 1.0] + [1e-7] * (WIDTH - 4)))
