@@ -194,7 +194,7 @@ def draw(figure: Figure, data: Mapping[str, Any]) -> None:
         ax.axhline(0, color="grey", linewidth=0.6)
         ax.set_xticks(range(len(RATES)), RATES)
         ax.set_title(entry["name"].replace(", ", ",\n"), fontsize=8.5)
-    axes[0].set(ylabel="rank correlation with the growth", ylim=(-0.6, 1.03))
+    axes[0].set(ylabel="rank correlation with the growth", ylim=(-1.04, 1.04))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
 
 

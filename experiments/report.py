@@ -134,7 +134,7 @@ def compute(design: reading.Design, options: Any, tell: Tell) -> Outcome:
 
 def starred(design: reading.Design) -> str:
     """Its name, with a star if its rank difference is built in."""
-    return design.name + " *" * design.built_in
+    return design.name + "\N{NO-BREAK SPACE}*" * design.built_in
 
 
 def with_spread(score: Score | None, form: str) -> str:
@@ -143,7 +143,8 @@ def with_spread(score: Score | None, form: str) -> str:
         return ""
     if score.spread is None:
         return f"{score.measured:{form}}"
-    return f"{score.measured:{form}} ± {100 * score.spread if form.endswith('%') else score.spread:.1g}"
+    spread = 100 * score.spread if form.endswith("%") else score.spread
+    return f"{score.measured:{form}} ± {spread:.1g}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def with_chance(score: Score | None, form: str) -> str:

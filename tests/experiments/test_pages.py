@@ -1,5 +1,6 @@
 """The pages about experiments: their commands are understood, their figures are there and small."""
 
+import json
 import os
 import pathlib
 import re
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = ["docs/dynamics.md", "docs/training.md", "docs/watching.md", "experiments/README.md"]
+PAGES = ["docs/dynamics.md", "docs/training.md", "docs/watching.md", "docs/results/README.md", "experiments/README.md"]
 LARGEST = 100_000  # bytes of a figure: a clone should stay small
 
 
@@ -32,6 +33,19 @@ def test_command_is_understood(command):
     assert '"preset"' in done.stdout
 
 
+def test_the_table_of_results_is_that_of_their_file():
+    results = json.loads((ROOT / "docs/results/cifar10_small/results.json").read_text())
+    rows = {row[0].replace("\N{NO-BREAK SPACE}", " "): row for row in results["parts"]["designs"]["grid"]["rows"]}
+    shown = [re.split(r"\s*\|\s*", line)[1:-1] for line in text("docs/results/README.md").splitlines()]
+    shown = {cells[0]: cells for cells in shown if len(cells) == 9 and cells[0] in rows}
+    assert set(shown) == set(rows)
+    for name, row in rows.items():
+        numbers = [
+            re.findall(r"[\d.]+", " ".join(cells)) for cells in (row[6:7] + row[8:], shown[name][5:6] + shown[name][7:])
+        ]
+        assert numbers[0] == numbers[1], name
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", text(page))
@@ -39,7 +53,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_figures_are_small_and_used():
-    figures = list((ROOT / "docs/figures").glob("*.png"))
-    shown = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
-    assert figures and [path.name for path in figures if f"figures/{path.name}" not in shown] == []
+    figures = list((ROOT / "docs").glob("**/*.png"))
+    shown = "".join(path.read_text() for path in (ROOT / "docs").glob("**/*.md"))
+    assert figures and [path.name for path in figures if f"/{path.name}" not in shown] == []
     assert [path.name for path in figures if path.stat().st_size > LARGEST] == []
