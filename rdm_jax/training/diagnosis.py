@@ -63,12 +63,13 @@ def diagnose(records: Record | Mapping[str, Any] | Sequence[Record | Mapping[str
     Raises:
         ValueError: no record.
 
-    >>> import jax, jax.numpy as jnp
+    >>> import jax.numpy as jnp
     >>> from rdm_jax.training import probe
-    >>> z = jax.random.normal(jax.random.key(0), (2, 64, 4))
-    >>> diagnose(probe(z, z)).state, diagnose(probe(z * jnp.array([[[1.0, 0, 0, 0]]]), z)).filter
+    >>> z = jnp.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    >>> found = diagnose(probe(z * jnp.array([[1.0, 0.5]]), z))
+    >>> found.state, found.filter
     ('healthy', 'low-pass')
-    >>> print(diagnose([probe(z, z), probe(z[..., :1] * jnp.ones(4), z[..., :1] * jnp.ones(4))]).state)
+    >>> print(diagnose([probe(z, z), probe(z[:, :1] * jnp.ones((1, 2)), z[:, :1] * jnp.ones((1, 2)))]).state)
     complete collapse
 
     Source: Jing et al. 2022 (dimensional collapse: features in a subspace); Chen and He 2021 (complete collapse: the

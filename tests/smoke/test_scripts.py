@@ -9,7 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALLEST = {"benchmarks": ["--quick"], "experiments": ["--preset", "smoke"]}
-ELSEWHERE = {"resnet_cifar", "evaluate", "extract_features"}  # in test_training.py, since two need a run
+# In test_training.py, since all but the first need a run.
+ELSEWHERE = {"resnet_cifar", "evaluate", "extract_features", "report", "growth_causes"}
 SCRIPTS = [
     (str(path.relative_to(ROOT)), options)
     for folder, options in SMALLEST.items()

@@ -53,7 +53,7 @@ def test_the_same_command_is_refused_and_resume_has_nothing_left_to_do(trained):
 def test_its_network_can_be_evaluated_and_its_features_written(trained, tmp_path):
     folder, _ = trained
     scores = json.loads((folder / "results.json").read_text())["scores"]["trained"]
-    done = run("evaluate", folder, "--no-linear")
+    done = run("evaluate", folder, "--linear-crops", 0)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"step": 6, **scores}
     written = run("extract_features", folder, "--stages", "backbone", "stage1", "--out", tmp_path / "features")
@@ -71,8 +71,16 @@ def test_its_probes_are_told_of_on_one_page(trained, tmp_path):
     done = run("report", trained[0], "--out", tmp_path / "report", "--no-pdf")
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "RDM-SimSiam target" in page and "the target's effective rank is the higher one at 100%" in page
+    assert "RDM-SimSiam target" in page and "effective rank is the higher one at 100%" in page
     assert max(map(len, done.stdout.split("Report:")[0].splitlines())) <= 100
+
+
+def test_its_steps_can_be_taken_again(trained, tmp_path):
+    done = run("growth_causes", trained[0], "--repeats", 2, "--steps", 1, "--out", tmp_path / "causes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (part,) = json.loads((tmp_path / "causes" / "results.json").read_text())["parts"].values()
+    names = ["as trained", "no momentum from before", "a tenth of the rate, no momentum from before"]
+    assert [entry["name"] for entry in part["data"]["settings"]] == names
 
 
 def test_what_is_not_there_is_said_in_a_sentence(tmp_path):
