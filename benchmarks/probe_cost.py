@@ -51,12 +51,12 @@ def main(quick: bool = False, out: pathlib.Path | None = None, rounds: int = 3) 
     """
     small: dict[str, Any] = {"width": 8, "shrink": 16} if quick else {}
     options = TrainOptions(dataset="synthetic", limit=256, batch_size=64, **small)
-    published, defaults = options.make_recipe(), TrainOptions()
-    whole_batch = TrainOptions().make_recipe().batch_size
+    defaults = TrainOptions()
+    whole_batch = defaults.make_recipe().batch_size
     data = load("synthetic", limit=256)
     learner, plan = build(options, data)
     state = jax.jit(lambda: init_learning(learner, (plan.size, plan.size, 3)))()
-    images, labels = (jnp.asarray(part[: published.batch_size]) for part in (data.train.images, data.train.labels))
+    images, labels = (jnp.asarray(part[: plan.batch]) for part in (data.train.images, data.train.labels))
     update = jax.jit(make_update(learner))
     views = jax.random.normal(jax.random.key(0), (2, 128, plan.size, plan.size, 3))
     encode = jax.jit(lambda s, v: encode_views(learner.encoder, s.params.encoder, s.stats, v, True).features)
@@ -67,14 +67,15 @@ def main(quick: bool = False, out: pathlib.Path | None = None, rounds: int = 3) 
     beside = [seconds(lambda task=task: task(state.train, views), rounds) - forward for task in (probe, modes)]
     between = defaults.probe_every * (IMAGES // whole_batch) * step * whole_batch / len(labels)
     cost = sum(max(extra, 0) for extra in beside) + 2 * forward * defaults.probe / views.shape[1]
-    print("  ".join(f"{name}: {value}" for name, value in evidence(rounds=rounds).items()))
+    about = evidence(rounds=rounds)
+    print("  ".join(f"{name}: {value}" for name, value in about.items()))
     print(f"one step of {len(labels)} images {step:.2f} s; forward pass of 2 x {views.shape[1]} views {forward:.2f} s")
     print(f"beside it: first probe of a pair {beside[0]:.2f} s, second {beside[1]:.2f} s")
     print(f"a pair every {defaults.probe_every} epochs: {cost / between:.2%} of the training; the goal is {GOAL:.0%}")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         found = {"step": step, "forward": forward, "beside": beside, "share": cost / between}
-        (out / "probe_cost.json").write_text(json.dumps({**evidence(rounds=rounds), **found}, indent=2) + "\n")
+        (out / "probe_cost.json").write_text(json.dumps({**about, **found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,11 +35,10 @@ class ExtractOptions:
 def main(options: ExtractOptions) -> int:
     """Read the run, embed, write."""
     try:
+        commandline.require_vacant(options.out)
         saved = open_run(options.run, step=options.step, data_dir=options.data_dir)
         found = features_of(saved.learner, saved.plan, saved.dataset, saved.state, list(options.stages))
-        if options.out.is_dir() and any(options.out.iterdir()):
-            raise ValueError(f"{options.out} exists and is not empty: name a new folder with --out, or remove it")
-    except ValueError as error:
+    except (commandline.UsageError, ValueError) as error:
         commandline.complain(error)
         return commandline.BAD_USAGE
     options.out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ takes the size of the steps away. What then is left of the disagreement is the n
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -26,19 +26,16 @@ from runs.reading import title
 from rdm_jax.agreement import chance, rank_correlation
 from rdm_jax.commandline import Options
 from rdm_jax.experiment import Experiment, Finding, Outcome, Part, Tell, main
-from rdm_jax.methods import Context
 from rdm_jax.plotting import PALETTE
 from rdm_jax.training import (
     Learner,
     Learning,
-    Record,
     batch_order,
     follow,
     make_update,
-    mode_rates,
     probe_state,
     probe_views,
-    velocities,
+    state_rates,
 )
 from rdm_jax.training.config import plain
 from rdm_jax.training.dataset import Split
@@ -106,9 +103,9 @@ def parts(options: CausesOptions) -> Sequence[Part]:
 def compute(run: Saved, options: CausesOptions, tell: Tell) -> Outcome:
     """Rank correlations of growth with each of the rates, in every setting, of single repeats and of their mean."""
     views = jax.device_put(probe_views(run.learner, run.dataset, run.plan)[0])
-    probed = jax.jit(partial(record, run.learner))
-    before, rates = probed(run.state, views), jax.jit(partial(rates_of, run.learner))(run.state, views)
-    rates |= {"predicted": before.rates}
+    probed, moving = (jax.jit(partial(look, ask, run.learner)) for ask in (probe_state, state_rates))
+    before = probed(run.state, views)
+    rates = moving(run.state, views) | {"predicted": before.rates}
     spectrum = np.asarray(before.features.eigenvalues)
     entries, findings = [], []
     for number, setting in enumerate(SETTINGS):
@@ -130,16 +127,9 @@ def compute(run: Saved, options: CausesOptions, tell: Tell) -> Outcome:
     return Outcome({"settings": entries}, findings, [f"Modes that were found again in every repeat: {counts}."])
 
 
-def record(learner: Learner, state: Learning, views: jax.Array) -> Record:
-    """A probe."""
-    return probe_state(learner.encoder, learner.method, state.train, views, steps_per_epoch=learner.steps_per_epoch)
-
-
-def rates_of(learner: Learner, state: Learning, views: jax.Array) -> dict[str, jax.Array]:
-    """Growth rates of free features and of the flow."""
-    context = Context(epoch=state.train.step / learner.steps_per_epoch)
-    moving = velocities(learner.encoder, learner.method, state.train, views, context)
-    return {name: mode_rates(moving.features, way) for name, way in (("free", moving.free), ("flow", moving.flow))}
+def look(ask: Callable[..., Any], learner: Learner, state: Learning, views: jax.Array) -> Any:
+    """What is asked of a run's state and views."""
+    return ask(learner.encoder, learner.method, state.train, views, steps_per_epoch=learner.steps_per_epoch)
 
 
 def repeats(run: Saved, setting: Setting, options: CausesOptions) -> Any:

@@ -8,8 +8,8 @@ opens from disk and needs no network; the parts are in runs/.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,8 @@ from runs.scoring import Score
 
 from rdm_jax.commandline import Options
 from rdm_jax.experiment import Experiment, Finding, Grid, Outcome, Part, Tell, main
+
+Scores = dict[str, Score]
 
 COLUMNS = (
     "design",
@@ -70,6 +72,7 @@ class ReportOptions(Options):
 def parts(options: ReportOptions) -> Sequence[Part]:
     """The designs side by side, then one part for each."""
     designs = reading.read(options.runs)
+    scores = cache(lambda number: scoring.scores(designs[number], options.seed))  # for the table and for its own part
     together = Part(
         "designs",
         "All designs side by side",
@@ -77,25 +80,30 @@ def parts(options: ReportOptions) -> Sequence[Part]:
         "prediction; how often theory has the right sign of d erank/dt until the next probe; rank correlation of "
         "predicted and measured growth rates, both with what one shuffling of the modes in 20 exceeds; kNN accuracy on "
         "the backbone, with that of the untrained network.",
-        partial(compare, designs),
+        partial(compare, designs, scores),
         pictures.draw_compared,
         (7.2, 1.3 + 0.3 * len(designs)),
     )
     own = [
         Part(
-            slug(i, design.name), design.name, pictures.CAPTION, partial(compute, design), pictures.draw, pictures.SIZE
+            slug(i, design.name),
+            design.name,
+            pictures.CAPTION,
+            partial(compute, design, partial(scores, i)),
+            pictures.draw,
+            pictures.SIZE,
         )
         for i, design in enumerate(designs)
     ]
     return [together, *own]
 
 
-def compare(designs: Sequence[reading.Design], options: Any, tell: Tell) -> Outcome:
+def compare(designs: Sequence[reading.Design], scores: Callable[[int], Scores], options: Any, tell: Tell) -> Outcome:
     """The table of all designs."""
     found = []
     for number, design in enumerate(designs):
         tell(design.name, number / len(designs))
-        found.append(scoring.scores(design, options.seed))
+        found.append(scores(number))
     rows = [row(design, score) for design, score in zip(designs, found, strict=True)]
     remarks = [
         "With a fixed filter, or none, the rank difference is built in (*), and its prediction is no evidence."
@@ -104,7 +112,7 @@ def compare(designs: Sequence[reading.Design], options: Any, tell: Tell) -> Outc
     return Outcome(pictures.compared(names, found), [], remarks, Grid(COLUMNS, rows))
 
 
-def row(design: reading.Design, found: dict[str, Score]) -> list[str]:
+def row(design: reading.Design, found: Scores) -> list[str]:
     """Of the table."""
     difference = found["rank difference"]
     cells = [
@@ -120,10 +128,10 @@ def row(design: reading.Design, found: dict[str, Score]) -> list[str]:
     return [starred(design), str(len(design.runs)), *cells]
 
 
-def compute(design: reading.Design, options: Any, tell: Tell) -> Outcome:
+def compute(design: reading.Design, scores: Callable[[], Scores], options: Any, tell: Tell) -> Outcome:
     """The page of a design."""
     tell("scores", 0.2)
-    found, ladder = scoring.scores(design, options.seed), scoring.climbed(design)
+    found, ladder = scores(), scoring.climbed(design)
     findings = [
         Finding(text, found[name].measured, found[name].predicted, found[name].chance, found[name].spread)
         for name, text in FINDINGS.items()

@@ -24,6 +24,7 @@ __all__ = [
     "prepare",
     "progress",
     "read",
+    "require_vacant",
     "signals",
 ]
 
@@ -115,15 +116,32 @@ def prepare(out: Path | None, name: str) -> Path:
     ('new', [])
     """
     folder = _first_free(Path("results"), name) if out is None else out
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: --out must name a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f"{folder} exists and is not empty: name a new folder with --out, or remove it")
+    require_vacant(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder} can't be made ({error.strerror}): name another folder with --out") from error
     return folder
+
+
+def require_vacant(folder: Path) -> None:
+    """Refuse a folder that holds something; it need not exist.
+
+    Args:
+        folder: for results.
+
+    Returns:
+        None.
+
+    Raises:
+        UsageError: it is a file, or a folder that is not empty.
+
+    >>> require_vacant(Path("no such folder"))
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: --out must name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} exists and is not empty: name a new folder with --out, or remove it")
 
 
 def progress(console: Console) -> Progress:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from rdm_jax.experiment import Tell
-from rdm_jax.methods import Context, Method, get
+from rdm_jax.methods import Method, get
 from rdm_jax.training import (
     Encoder,
     LatentModel,
@@ -26,11 +26,10 @@ from rdm_jax.training import (
     make_step,
     measure_state,
     mlp_encoder,
-    mode_rates,
     read_state,
+    state_rates,
     train,
     two_views,
-    velocities,
 )
 
 DECAY_OF_FACTORS = 1.5  # each factor's variance over the next one's
@@ -172,9 +171,8 @@ def simulation(name: str, sizes: Sizes, network: Network, own: tuple[tuple[str, 
 
 def recorded(encoder: Encoder, method: Method, sizes: Sizes, views: jax.Array, state: TrainState) -> Any:
     """Moments, and the rates of free features and of the flow."""
-    moving = velocities(encoder, method, state, views, Context(epoch=state.step / epoch(sizes)))
-    rates = [mode_rates(moving.features, way) for way in (moving.free, moving.flow)]
-    return measure_state(encoder, method, state, views, steps_per_epoch=epoch(sizes)), *rates
+    rates = state_rates(encoder, method, state, views, steps_per_epoch=epoch(sizes))
+    return measure_state(encoder, method, state, views, steps_per_epoch=epoch(sizes)), rates["free"], rates["flow"]
 
 
 def again(done: Run, sizes: Sizes, **options: Any) -> Record:

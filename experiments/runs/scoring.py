@@ -9,6 +9,7 @@ import numpy as np
 from runs.reading import WARM_UP, Design, Lines, Run, column, settled
 
 from rdm_jax import agreement
+from rdm_jax.spectra import effective_rank
 from rdm_jax.training import (
     Rates,
     ema_schedule,
@@ -39,13 +40,18 @@ def scores(design: Design, seed: int) -> dict[str, Score]:
         found |= {name: Score(**score) for name, score in judge_rates(rate, seed).items()} | band(rate, seed)
     for name, gathered in (("sign, next steps", pairs), ("sign, next probe", intervals)):
         judged = judge_signs(*gathered(design), seed)
-        by_seed = [judge_signs(*gathered(design._replace(runs=[run])), seed)["hits"] for run in design.runs]
+        by_seed = [hits(*gathered(design._replace(runs=[run]))) for run in design.runs]
         found[name] = Score(judged["hits"], judged["chance"], deviation(by_seed))
         found[f"{name}: frequent"] = Score(judged["frequent"])
         found[f"{name}: explained"] = Score(judged["explained"])
     return (
         {name: score for name, score in found.items() if np.isfinite(score.measured)} | lag(design) | accuracies(design)
     )
+
+
+def hits(spectrum: np.ndarray, rate: np.ndarray, speed: np.ndarray) -> float:
+    """How often the effective rank moved as predicted."""
+    return agreement.sign_hits(entropy_speed(spectrum, rate), speed) if len(speed) else float("nan")
 
 
 def ranks(design: Design, seed: int) -> dict[str, Score]:
@@ -102,7 +108,8 @@ def shuffled_differences(lines: Lines, seed: int) -> np.ndarray:
     drawn = []
     for _ in range(SHUFFLES):
         gains = agreement.shuffled(online, ours > 0, rng), agreement.shuffled(target, theirs > 0, rng)
-        drawn.append(erank(gains[1] ** 2 * theirs) - erank(gains[0] ** 2 * ours))
+        target_rank, online_rank = effective_rank(gains[1] ** 2 * theirs), effective_rank(gains[0] ** 2 * ours)
+        drawn.append(np.asarray(target_rank - online_rank, float))
     return np.array(drawn)
 
 
@@ -171,13 +178,13 @@ def intervals(design: Design) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def band(rate: Rates, seed: int) -> dict[str, Score]:
     """How often a mode that is predicted to grow faster than the whole spectrum does (T9's band, for any filter)."""
 
-    def hits(predicted: np.ndarray, measured: np.ndarray, mask: np.ndarray) -> float:
+    def right(predicted: np.ndarray, measured: np.ndarray, mask: np.ndarray) -> float:
         return agreement.sign_hits(predicted[mask], measured[mask])
 
     ends = rate.predicted, rate.measured, rate.mask
-    chance = agreement.chance(hits, *ends, seed=seed, shuffles=SHUFFLES)
-    by_seed = [hits(*(values[rate.seed == one] for values in ends)) for one in np.unique(rate.seed)]
-    return {"growing modes": Score(hits(*ends), chance, deviation(by_seed))}
+    chance = agreement.chance(right, *ends, seed=seed, shuffles=SHUFFLES)
+    by_seed = [right(*(values[rate.seed == one] for values in ends)) for one in np.unique(rate.seed)]
+    return {"growing modes": Score(right(*ends), chance, deviation(by_seed))}
 
 
 def lag(design: Design) -> dict[str, Score]:
@@ -212,15 +219,6 @@ def mean_ages(first: float, last: float, total: int) -> np.ndarray:
     return ages
 
 
-def flow_hits(design: Design) -> float:
-    """How often the flow through the network has the sign of d erank/dt; NaN where it was not computed."""
-    lines = [line for run in design.runs for line in settled(run, run.growths)]
-    if not lines or "flow" not in lines[0]:
-        return float("nan")
-    predicted = entropy_speed(column(lines, "spectrum"), column(lines, "flow"))
-    return agreement.sign_hits(predicted, column(lines, "measured_entropy_rate"))
-
-
 def accuracies(design: Design) -> dict[str, Score]:
     """kNN of the trained and the untrained network and the linear probe, of the runs that have come that far."""
     done = [run.results["scores"] for run in design.runs if run.results is not None]
@@ -240,12 +238,6 @@ def ended(design: Design, *path: str) -> Score:
     """A quantity at the end, over the seeds."""
     values = np.array([column(run.probes[-1:], *path)[0] for run in design.runs])
     return Score(float(np.mean(values)), spread=deviation(values))
-
-
-def erank(spectrum: np.ndarray) -> np.ndarray:
-    """Effective rank of eigenvalues, as ``spectra.effective_rank``."""
-    shares = spectrum / np.sum(spectrum, axis=-1, keepdims=True)
-    return np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=-1))
 
 
 def deviation(values: Sequence[float] | np.ndarray) -> float | None:

@@ -24,7 +24,15 @@ from rdm_jax.training.judging import Rates, entropy_speed, judge_rates, judge_si
 from rdm_jax.training.latents import InputMoments, LatentModel, input_moments, latent_model, two_views
 from rdm_jax.training.learner import Learner, Learning, Measures, device_mesh, init_learning, make_update
 from rdm_jax.training.measure import Moments, measure, merge
-from rdm_jax.training.monitor import Velocities, measure_state, mode_rates, probe_state, read_state, velocities
+from rdm_jax.training.monitor import (
+    Velocities,
+    measure_state,
+    mode_rates,
+    probe_state,
+    read_state,
+    state_rates,
+    velocities,
+)
 from rdm_jax.training.networks import (
     BatchNorm,
     Encoded,
@@ -170,6 +178,7 @@ __all__ = [
     "scalars",
     "sgd",
     "span",
+    "state_rates",
     "stream_batches",
     "synthetic_images",
     "train",

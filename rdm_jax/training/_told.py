@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rdm_jax.reporting import plain
-from rdm_jax.training.diagnosis import diagnose
-from rdm_jax.training.probe import Record
+from rdm_jax.training.diagnosis import diagnose, filter_kind
 
 _WIDTH, _LABEL = 80, 18
 _NOISE_UNKNOWN = (
@@ -21,16 +19,11 @@ _FEW = "Fewer samples than four times the features: ranks are biased low, so hol
 Line = Mapping[str, Any]
 
 
-def kept(record: Record) -> dict[str, Any]:
-    """The record for JSON, without the eigenvectors; None where it is not finite."""
-    return plain({name: value for name, value in record._asdict().items() if name != "vectors"})
-
-
 def told(line: Line, files: Mapping[str, str], shape: tuple[int, int], views: int, method: str | None) -> str:
     """The report.
 
     Args:
-        line: of ``kept``.
+        line: of ``line_of``.
         files: names of what was read, by branch.
         shape: (n, d).
         views: how many.
@@ -88,12 +81,10 @@ def _columns(*cells: str) -> str:
 
 
 def _said_of_filter(line: Line, views: int, method: str | None) -> list[tuple[str, str]]:
-    index = line["low_pass"]
-    if index is None:
-        kind = "the target's eigenvalues are all alike"
-    else:
-        kind = "low-pass" if index > 0.05 else "high-pass" if index < -0.05 else "neither low-pass nor high-pass"
-    rows = [("measured filter", f"low-pass index {_number(index, '+')} of -1 to 1: {kind}")]
+    kind = filter_kind(line)
+    meaning = {"unknown": "the target's eigenvalues are all alike", "all-pass": "neither low-pass nor high-pass"}
+    index = _number(line["low_pass"], "+")
+    rows = [("measured filter", f"low-pass index {index} of -1 to 1: {meaning.get(kind, kind)}")]
     whose = "a learned linear predictor (Wiener filter, T3)" if method is None else method
     predicted = line["predicted"]["rank_difference"]
     if predicted is not None:

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rdm_jax.reporting import plain
-from rdm_jax.training.probe import Record
+from rdm_jax.training.probe import Record, line_of
 
 __all__ = ["Diagnosis", "diagnose", "span"]
 
@@ -82,8 +81,7 @@ def diagnose(records: Record | Mapping[str, Any] | Sequence[Record | Mapping[str
     states = [_state(line["features"]) for line in lines]
     last, state = lines[-1], states[-1]
     since = max((i + 1 for i, before in enumerate(states) if before != state), default=0)
-    low_pass, speed = last["low_pass"], last["entropy_rate"]
-    kind = "unknown" if low_pass is None else _kind(low_pass, last["rank_difference"])
+    kind, speed = filter_kind(last), last["entropy_rate"]
     rising = None if speed is None else speed > 0
     stage = None if state == _HEALTHY else _first(last, state)
     reasons = (_said_of(last["features"], state, since, len(lines)), *_said_of_stages(last, stage, state))
@@ -111,7 +109,7 @@ def span(eigenvalues: Sequence[float] | np.ndarray) -> int:
 
 
 def _line(record: Record | Mapping[str, Any]) -> Mapping[str, Any]:
-    return plain(record) if isinstance(record, Record) else record
+    return line_of(record) if isinstance(record, Record) else record
 
 
 def _state(stage: Mapping[str, Any]) -> str:
@@ -139,7 +137,11 @@ def _depth(name: str) -> tuple[int, str]:
     return place, name if name != "projector" else "projector~"
 
 
-def _kind(low_pass: float, difference: float | None) -> str:
+def filter_kind(line: Mapping[str, Any]) -> str:
+    """ "low-pass", "high-pass", "all-pass", or "unknown" where the target's eigenvalues have no order."""
+    low_pass, difference = line["low_pass"], line["rank_difference"]
+    if low_pass is None:
+        return "unknown"
     if difference is not None and abs(difference) < SAME:
         return "all-pass"  # the order of gains that differ by rounding says nothing
     return "low-pass" if low_pass > FLAT else "high-pass" if low_pass < -FLAT else "all-pass"

@@ -23,9 +23,9 @@ from rdm_jax.spectra import MomentAccumulator
 from rdm_jax.spectra.decompose import eigensystem
 from rdm_jax.spectra.rank import influence_form
 from rdm_jax.training._arrays import Rows, open_rows
-from rdm_jax.training._told import FIGURES, kept, shortened, told
+from rdm_jax.training._told import FIGURES, shortened, told
 from rdm_jax.training.measure import Moments, measure, merge, views_of
-from rdm_jax.training.probe import Errors, LossKind, Record, read
+from rdm_jax.training.probe import Errors, LossKind, Record, line_of, read
 from rdm_jax.types import Array, Moment
 
 BLOCK = 2048  # rows
@@ -117,10 +117,10 @@ def probe_files(
 
 def _run(options: ProbeOptions) -> None:
     if options.out is not None:
-        _require_vacant(options.out)
+        commandline.require_vacant(options.out)
     method = None if options.method is None else get(options.method)
     branches, stages = _branches(options), _stages(options.stages)
-    line = kept(probe_files(branches, stages, method, epoch=options.epoch))
+    line = line_of(probe_files(branches, stages, method, epoch=options.epoch))
     files = {name: " and ".join(view.label for view in views) for name, views in branches.items()}
     views = branches["online"]
     whose = None if options.method is None else f"{options.method} at epoch {options.epoch:g}"
@@ -131,14 +131,7 @@ def _run(options: ProbeOptions) -> None:
 
 
 def _config(options: ProbeOptions) -> dict[str, Any]:
-    return {name: str(value) if name == "out" else value for name, value in dataclasses.asdict(options).items()}
-
-
-def _require_vacant(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise commandline.UsageError(f"{out} is a file: --out must name a folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise commandline.UsageError(f"{out} exists and is not empty: name a new folder with --out, or remove it")
+    return reporting.plain(dataclasses.asdict(options))
 
 
 def _save(out: Path, results: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from rdm_jax.training.probe import LossKind, Record, loss_kind, rank_errors, rea
 from rdm_jax.training.step import Params, Pass, TrainState, forward
 from rdm_jax.types import Array, ArrayLike, Gains, Scalar, Views
 
-__all__ = ["Velocities", "measure_state", "mode_rates", "probe_state", "read_state", "velocities"]
+__all__ = ["Velocities", "measure_state", "mode_rates", "probe_state", "read_state", "state_rates", "velocities"]
 
 
 class Velocities(NamedTuple):
@@ -217,6 +217,34 @@ def mode_rates(features: ArrayLike, velocity: ArrayLike) -> Gains:
     alive = values > rounding(values)
     change = jnp.mean(along[0] * along[1], axis=0)
     return jnp.where(alive, change / jnp.where(alive, values, 1), 0)
+
+
+def state_rates(
+    encoder: Encoder, method: Method, state: TrainState, views: ArrayLike, *, steps_per_epoch: int = 1
+) -> dict[str, Gains]:
+    """Growth rates of the modes of a run's features, if these were free and by the gradient flow.
+
+    Args:
+        encoder: as for ``probe_state``.
+        method: as for ``probe_state``.
+        state: as for ``probe_state``.
+        views: as for ``probe_state``.
+        steps_per_epoch: as for ``probe_state``.
+
+    Returns:
+        ``free`` and ``flow``, (d,) each, of ``mode_rates`` and ``velocities``.
+
+    >>> import optax
+    >>> from rdm_jax.methods import get
+    >>> from rdm_jax.training import init_state, mlp_encoder
+    >>> views = jax.random.normal(jax.random.key(0), (2, 64, 5))
+    >>> encoder, method = mlp_encoder((), features=3), get("rdm_simsiam")
+    >>> state = init_state(encoder, method, optax.sgd(0.1), jax.random.key(1), views)
+    >>> {name: rates.shape for name, rates in state_rates(encoder, method, state, views).items()}
+    {'free': (3,), 'flow': (3,)}
+    """
+    moving = velocities(encoder, method, state, views, Context(epoch=state.step / steps_per_epoch))
+    return {name: mode_rates(moving.features, way) for name, way in (("free", moving.free), ("flow", moving.flow))}
 
 
 def _loss_of_features(

@@ -30,6 +30,7 @@ from rdm_jax.methods import (
     negative_cosine,
     squared_error,
 )
+from rdm_jax.reporting import plain
 from rdm_jax.spectra import (
     MomentAccumulator,
     effective_rank,
@@ -320,6 +321,11 @@ def follow(before: Record, after: Record) -> Followed:
     alive = (start > 0) & (reached > 0)
     growth = jnp.where(alive, jnp.log(jnp.where(alive, reached, 1) / jnp.where(alive, start, 1)), 0)
     return Followed(growth, alive & (jnp.max(overlap, axis=-1) > 0.5), successor)
+
+
+def line_of(record: Record) -> dict[str, Any]:
+    """The record as JSON has it, without its eigenvectors, which are too many to keep."""
+    return plain({name: value for name, value in record._asdict().items() if name != "vectors"})
 
 
 def _output(branch: ArrayLike | Callable[[Any], Array], inputs: Any, name: str) -> ArrayLike:

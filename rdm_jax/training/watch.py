@@ -15,14 +15,13 @@ import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding
 
-from rdm_jax.methods import Context
 from rdm_jax.reporting import plain
 from rdm_jax.training.board import Board, scalars
 from rdm_jax.training.diagnosis import diagnose
 from rdm_jax.training.learner import Learner, Learning
-from rdm_jax.training.monitor import mode_rates, probe_state, velocities
+from rdm_jax.training.monitor import probe_state, state_rates
 from rdm_jax.training.places import in_store, place, write_text
-from rdm_jax.training.probe import Record, StageRecord, follow
+from rdm_jax.training.probe import Record, StageRecord, follow, line_of
 from rdm_jax.types import Array, Gains, Moment
 
 __all__ = ["Instants", "Metrics", "Watch", "read_metrics"]
@@ -182,8 +181,7 @@ class Watch:
 
         @jax.jit
         def moving(state: Any, views: Array) -> dict[str, Gains]:
-            found = velocities(encoder, method, state, views, Context(epoch=state.step / steps))
-            return {"free": mode_rates(found.features, found.free), "flow": mode_rates(found.features, found.flow)}
+            return state_rates(encoder, method, state, views, steps_per_epoch=steps)
 
         self._probed = lambda state: jax.tree.map(np.asarray, probed(state.train, views))
         self._modes = lambda state: jax.tree.map(np.asarray, modes(state.train, views))
@@ -201,9 +199,8 @@ class Watch:
         if self.opened is not None and self.instants.closes(step):
             self._close(step, *(self._modes(state) if record is None else (record.features, record.vectors)))
         if record is not None:
-            if not known:  # all but the eigenvectors
-                kept = {name: value for name, value in record._asdict().items() if name != "vectors"}
-                self._tell(step, self.metrics.add("probe", step, kept))
+            if not known:
+                self._tell(step, self.metrics.add("probe", step, line_of(record)))
             if step < self.instants.total:
                 self.opened = _Opened(step, record, self._moving(state))
 
